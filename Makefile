@@ -1,0 +1,79 @@
+# driftline: `make` lists what there is. Needs Python 3.11 to 3.13; `make test` installs the rest itself.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules
+# `test` installs, lints and runs pytest last: its closing line ends the output.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Kafka's jars and versitygw; absolute, because servers run in directories of their own.
+export DRIFTLINE_TOOLS ?= $(CURDIR)/.cache
+TOOLS := $(abspath $(DRIFTLINE_TOOLS))
+VERSITYGW := v1.8.0
+
+# The first that RUNS: version managers leave shims on PATH that only print an error.
+find_python = for python in python3.13 python3.12 python3.11 python3; do \
+	if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
+	then echo "$$python"; exit 0; fi; done; \
+	echo "no Python 3.11 to 3.13 with venv found (Debian: apt install python3 python3-venv)" >&2; exit 1
+PYTHON ?= $$($(find_python))
+
+.PHONY: help demo test pytest lint format bench servers tools system clean
+
+help: ## This list
+	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+demo: $(VENV)/.library ## The live demo on this machine: no Docker, no Kafka (ARGS=... are passed on)
+	@$(BIN)/driftline demo $(ARGS)
+
+test: system lint pytest ## Install everything, lint, run all tests against real servers
+
+pytest: $(VENV)/.dev tools ## All tests (ARGS=... are passed on)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy common services tests
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Let ruff rewrite what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.dev tools ## The benchmarks (ARGS=... are passed on)
+	@if [ -f bench/__main__.py ]; then $(BIN)/python -m bench $(ARGS); else echo "no benchmarks yet"; fi
+
+servers: $(VENV)/.library $(TOOLS)/kafka/.stamp ## A real Kafka broker and Redis on loopback until Ctrl-C
+	@exec $(BIN)/python -m driftline.servers $(ARGS)
+
+tools: $(TOOLS)/kafka/.stamp $(TOOLS)/bin/.versitygw-$(VERSITYGW) ## Kafka's jars and versitygw, into .cache or $DRIFTLINE_TOOLS
+
+system: ## Install missing system packages (Debian, Ubuntu)
+	@deploy/tools/system.sh
+
+clean: ## Remove everything made here
+	rm -rf $(VENV) .cache build dist run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@python=$(PYTHON); "$$python" -m venv $(VENV)
+
+$(VENV)/.library: pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev,graph]'
+	@touch $(VENV)/.library $@
+
+$(TOOLS)/kafka/.stamp: deploy/kafka/pom.xml deploy/tools/kafka.sh
+	@deploy/tools/kafka.sh $(TOOLS)/kafka
+	@touch $@
+
+$(TOOLS)/bin/.versitygw-$(VERSITYGW): deploy/tools/versitygw.sh | $(BIN)/python
+	@deploy/tools/versitygw.sh $(VERSITYGW) $(TOOLS) $(CURDIR)/$(BIN)/python
+	@touch $@

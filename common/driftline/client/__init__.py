@@ -1,0 +1,9 @@
+"""Clients of a deployment: read rows, push gradients, cut snapshots."""
+
+from __future__ import annotations
+
+from driftline.client.aio import AsyncClient, AsyncTable, Options, Snapshot
+from driftline.client.reading import Rows
+from driftline.client.sync import Client, Table
+
+__all__ = ["AsyncClient", "AsyncTable", "Client", "Options", "Rows", "Snapshot", "Table"]

@@ -1,0 +1,278 @@
+"""The asynchronous client: tables to read, push to and snapshot.
+
+Invariant: a push is in the log before `flush` returns, in the order of the calls
+per shard; nothing queued is dropped without an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import orjson
+from numpy.typing import ArrayLike
+
+from driftline import topics
+from driftline.client.pending import Pending
+from driftline.client.publisher import Publisher
+from driftline.client.reading import INIT, Query, Rows, check_on_missing
+from driftline.client.splitting import Sender, as_ids
+from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError, UnknownTableError
+from driftline.frames.events import BARRIER, SPEC
+from driftline.frames.headers import Keyring
+from driftline.ids import producer_id
+from driftline.log import Log, Outgoing, open_log
+from driftline.ops.catalogue import Catalogue
+from driftline.ops.requests import op_number, request
+from driftline.rows import resp
+from driftline.rows.connection import Reply, RedisConnection
+from driftline.rows.layout import ShardKeys
+from driftline.rows.resp import Bytes
+from driftline.shard.spec import TableSpec
+
+_POLL = 0.005
+RESERVED = ("ops", "ingest:", "dlq:")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where a deployment is, and who this client is in it."""
+
+    log_url: str
+    redis_url: str
+    group: str = "default"
+    key: str | None = None  # signing key(s); needed for ops: create_table, snapshot
+    producer: str | None = None  # a name that survives restarts, with the steps of its checkpoint
+    producer_epoch: int = 0
+    push_buffer_bytes: int = 64 << 20
+    gradient_dtype: str = "F32"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A barrier that every shard has passed."""
+
+    op: int
+    tables: Mapping[str, int]  # table -> shards
+
+
+class AsyncClient:
+    """A connection to one group of a deployment; use it in one event loop."""
+
+    def __init__(self, options: Options) -> None:
+        name = options.producer
+        if name is not None and (not name or name == "ops" or name.startswith(RESERVED[1:])):
+            raise ConfigError(f"producer name {name!r} is reserved; choose another")
+        self._options = options
+        self._keyring = Keyring.parse(options.key) if options.key else None
+        self._producer = producer_id(name)
+        self._log: Log = open_log(options.log_url)
+        self.publisher = Publisher(self._log, options.push_buffer_bytes)
+        self._idle: list[RedisConnection] = []
+
+    async def __aenter__(self) -> Self:
+        await self._log.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await self.flush()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close without waiting for what is queued; see `flush`."""
+        await self.publisher.close()
+        for connection in self._idle:
+            await connection.close()
+        self._idle.clear()
+        await self._log.close()
+
+    async def table(self, name: str) -> AsyncTable:
+        """Return a handle on a table. Raises UnknownTableError when Redis knows none of that name."""
+        return AsyncTable(self, await self.spec(name), self._options, self._producer)
+
+    async def spec(self, name: str) -> TableSpec:
+        """Return the spec of a table, as its first shard has it. Raises UnknownTableError."""
+        command = resp.command(b"HGET", ShardKeys.of(name, 0).position, b"spec")
+        (reply,) = await self.exchange([command], 1)
+        if not isinstance(reply, bytes) or not reply:
+            raise UnknownTableError(f"no table {name!r} in this deployment; create_table makes one")
+        return TableSpec.from_json(orjson.loads(reply))
+
+    async def create_table(self, spec: TableSpec, *, timeout: float = 60.0) -> AsyncTable:
+        """Make sure the table exists with this spec, in every shard, and return a handle on it.
+
+        An existing table takes over changed policies and optimizer constants. Raises
+        ConfigError for a change that is not allowed, TimedOutError when no aggregator answers.
+        """
+        if spec.group != self._options.group:
+            raise ConfigError(
+                f"table {spec.name} has group {spec.group!r}, this client {self._options.group!r}"
+            )
+        try:
+            known = await self.spec(spec.name)
+        except UnknownTableError:
+            known = None
+        if known is not None and (refused := known.change_refused(spec)):
+            raise ConfigError(refused)
+        if known != spec:
+            number = await self._ask(request(SPEC, spec.name, spec.to_json(), self._producer, self._keys()))
+            await self._wait_for_op({spec.name: spec.shards}, number, timeout)
+        return await self.table(spec.name)
+
+    async def tables(self) -> Mapping[str, TableSpec]:
+        """Return the tables of the group, from its ops log."""
+        catalogue = await self._catalogue()
+        return {name: born.spec for name, born in catalogue.tables.items()}
+
+    async def snapshot(
+        self, *, kind: str = "version", metadata: Mapping[str, object] | None = None, timeout: float = 60.0
+    ) -> Snapshot:
+        """Cut a barrier through all tables of the group behind everything this client has pushed.
+
+        Returns when every shard has passed it. Raises TimedOutError.
+        """
+        keyring = self._keys()
+        await self.flush()
+        shards = {name: spec.shards for name, spec in (await self.tables()).items()}
+        body = {"kind": kind, "metadata": dict(metadata or {})}
+        number = await self._ask(request(BARRIER, self._options.group, body, self._producer, keyring))
+        await self._wait_for_op(shards, number, timeout)
+        return Snapshot(number, shards)
+
+    async def flush(self) -> None:
+        """Return when everything pushed is acknowledged by the log."""
+        await self.publisher.flush()
+
+    async def exchange(self, packed: list[Bytes], replies: int) -> list[Reply]:
+        """Send commands to Redis; a connection found broken is replaced once. Raises StoreUnavailableError."""
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                answers = await connection.exchange(packed, replies)
+            except StoreUnavailableError:
+                continue  # it may have been idle through a restart of Redis
+            self._idle.append(connection)
+            return answers
+        connection = await RedisConnection.open(self._options.redis_url)
+        answers = await connection.exchange(packed, replies)
+        self._idle.append(connection)
+        return answers
+
+    def _keys(self) -> Keyring:
+        if self._keyring is None:
+            raise ConfigError("operations on tables are signed: give this client the deployment's key")
+        return self._keyring
+
+    async def _catalogue(self) -> Catalogue:
+        await self._log.create_topic(topics.ops(self._options.group), 1)
+        catalogue = Catalogue(self._log, self._options.group, self._keys())
+        try:
+            await catalogue.catch_up()
+        finally:
+            await catalogue.close()
+        return catalogue
+
+    async def _ask(self, record: Outgoing) -> int:
+        topic = topics.ops(self._options.group)
+        await self._log.create_topic(topic, 1)
+        return op_number(await self._log.append(topic, 0, [record]))
+
+    async def _wait_for_op(self, shards: Mapping[str, int], number: int, timeout: float) -> None:
+        positions = [ShardKeys.of(name, shard).position for name, n in shards.items() for shard in range(n)]
+        commands: list[Bytes] = [resp.command(b"HGET", key, b"op") for key in positions]
+        behind = positions
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    replies = await self.exchange(commands, len(commands))
+                    ops = [int(reply) if isinstance(reply, bytes) else -1 for reply in replies]
+                    behind = [key for key, op in zip(positions, ops, strict=True) if op < number]
+                    if not behind:
+                        return
+                    await asyncio.sleep(_POLL)
+        except TimeoutError:
+            raise TimedOutError(
+                f"op {number}: {len(behind)} of {len(positions)} shards did not pass it within {timeout} s, "
+                f"the first is {behind[0].decode()}; is an aggregator running for group {self._options.group!r}?"
+            ) from None
+
+
+class AsyncTable:
+    """A table as one producer sees it."""
+
+    def __init__(self, client: AsyncClient, spec: TableSpec, options: Options, producer: bytes) -> None:
+        self._client, self.spec = client, spec
+        self._topic = topics.gradients(spec.name)
+        sender = Sender(spec, producer, options.producer_epoch)
+        self.pending = Pending(sender, options.gradient_dtype)
+
+    async def get(
+        self, ids: ArrayLike, *, on_missing: str = INIT, read_your_writes: bool = False, timeout: float = 30.0
+    ) -> Rows:
+        """Return the rows of `ids`, in their order; one round trip.
+
+        An id without a row gets the row it will be born with (`init`), zeros, NaN (`mask`), or
+        an InputError (`raise`). `read_your_writes` waits until the rows include everything this
+        client has pushed. Raises StoreUnavailableError, TimedOutError.
+        """
+        check_on_missing(on_missing)
+        query = Query.of(as_ids(ids), self.spec.shards)
+        rows = await self._read(query, on_missing)
+        if read_your_writes:
+            await self._client.flush()
+            async with asyncio.timeout(timeout):
+                while self.behind(rows, query):
+                    await asyncio.sleep(_POLL / 5)
+                    rows = await self._read(query, on_missing)
+        self.pending.note_read(rows)
+        return rows
+
+    async def push(
+        self,
+        ids: ArrayLike,
+        grads: ArrayLike,
+        *,
+        step: int | None = None,
+        read: Mapping[int, int] | None = None,
+        lr: float | None = None,
+    ) -> None:
+        """Queue gradients; they are applied exactly once, however often they are sent.
+
+        Duplicates are summed. `read` is `rows.read` of the rows the gradients were made from
+        (default: the oldest read since the last push). `step` must rise (default: a counter).
+        Raises InputError, RepeatedStepError. Waits only while the push buffer is full.
+        """
+        await self._client.publisher.put(self._topic, self.pending.push(ids, grads, step, read, lr))
+
+    async def upsert(self, ids: ArrayLike, rows: ArrayLike, *, state: ArrayLike | None = None) -> None:
+        """Queue explicit rows; their optimizer state starts anew unless given. Raises InputError."""
+        await self._client.publisher.put(self._topic, self.pending.upsert(ids, rows, state))
+
+    async def delete(self, ids: ArrayLike) -> None:
+        """Queue the removal of rows; a later gradient gives birth anew. Raises InputError."""
+        await self._client.publisher.put(self._topic, self.pending.delete(ids))
+
+    async def flush(self) -> None:
+        """Return when everything pushed is acknowledged by the log."""
+        await self._client.flush()
+
+    def behind(self, rows: Rows, query: Query) -> bool:
+        """Tell whether `rows` lack something that this client has had acknowledged."""
+        offset = self._client.publisher.acknowledged
+        return any(
+            (rows.read.get(shard, 0) & ((1 << 48) - 1)) < offset(self._topic, shard) for shard in query.counts
+        )
+
+    async def _read(self, query: Query, on_missing: str) -> Rows:
+        packed, replies = query.commands(self.spec.name)
+        if not replies:
+            return query.decode([], self.spec, on_missing)
+        return query.decode(await self._client.exchange(packed, replies), self.spec, on_missing)

@@ -1,0 +1,109 @@
+"""What a table handle remembers between calls, and how its calls become frames.
+
+Invariant: everything a push sends is decided here, without I/O, so the
+asynchronous and the synchronous table cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from driftline.client.reading import Rows
+from driftline.client.splitting import (
+    Sender,
+    Sequence,
+    as_ids,
+    as_matrix,
+    delete_frames,
+    gradient_frames,
+    sum_duplicates,
+    upsert_frames,
+)
+from driftline.errors import InputError
+from driftline.frames.events import Delete, Gradient, Upsert, write_event
+from driftline.frames.headers import cloud_event
+from driftline.log import Outgoing
+
+GRADIENT_DTYPES = ("F32", "F16", "BF16")
+
+
+class Pending:
+    """One producer's hand on one table."""
+
+    def __init__(self, sender: Sender, gradient_dtype: str = "F32") -> None:
+        if gradient_dtype not in GRADIENT_DTYPES:
+            raise InputError(f"gradient dtype {gradient_dtype!r}: one of {', '.join(GRADIENT_DTYPES)}")
+        self._sender, self._dtype = sender, gradient_dtype
+        self._sequence = Sequence()
+        self._oldest_read: dict[int, int] = {}
+
+    def note_read(self, rows: Rows) -> None:
+        """Remember where rows were read, for a push that does not say."""
+        for shard, at in rows.read.items():
+            self._oldest_read.setdefault(shard, at)
+
+    def push(
+        self,
+        ids: ArrayLike,
+        grads: ArrayLike,
+        step: int | None,
+        read: Mapping[int, int] | None,
+        lr: float | None,
+    ) -> list[tuple[int, Outgoing]]:
+        """Return the frames of a push, as (shard, record). Raises InputError."""
+        wanted = as_ids(ids)
+        matrix = as_matrix("grads", grads, len(wanted), self._sender.spec.dim)
+        rate = None if lr is None else _rate(lr)
+        distinct, sums = sum_duplicates(wanted, matrix)
+        if not np.isfinite(sums).all():
+            row = int(distinct[~np.isfinite(sums).all(axis=1)][0])
+            raise InputError(f"grads: the sum of the gradients of id {row} is not finite in float32")
+        self._sequence.begin(step)
+        where = self._oldest_read if read is None else read
+        frames = gradient_frames(self._sender, self._sequence, distinct, sums, where, rate)
+        self._oldest_read = {}
+        return self._records(frames)
+
+    def upsert(self, ids: ArrayLike, rows: ArrayLike, state: ArrayLike | None) -> list[tuple[int, Outgoing]]:
+        """Return the frames of an upsert. Raises InputError, also for duplicate ids."""
+        wanted = as_ids(ids)
+        order = self._distinct_order(wanted)
+        spec = self._sender.spec
+        matrix = as_matrix("rows", rows, len(wanted), spec.dim)[order]
+        given = None if state is None else as_matrix("state", state, len(wanted), spec.state_size)[order]
+        self._sequence.more()
+        return self._records(upsert_frames(self._sender, self._sequence, wanted[order], matrix, given))
+
+    def delete(self, ids: ArrayLike) -> list[tuple[int, Outgoing]]:
+        """Return the frames of a delete; duplicates and unknown ids are fine. Raises InputError."""
+        self._sequence.more()
+        return self._records(delete_frames(self._sender, self._sequence, np.unique(as_ids(ids))))
+
+    def _distinct_order(self, ids: NDArray[np.uint64]) -> NDArray[np.intp]:
+        order = np.argsort(ids, kind="stable")
+        ordered = ids[order]
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+        if len(repeated):
+            raise InputError(f"upsert: id {repeated[0]} is given more than once")
+        return order
+
+    def _records(self, frames: list[Gradient] | list[Upsert] | list[Delete]) -> list[tuple[int, Outgoing]]:
+        return [(frame.shard, self._record(frame)) for frame in frames]
+
+    def _record(self, frame: Gradient | Upsert | Delete) -> Outgoing:
+        origin = frame.origin
+        source = f"producer/{origin.producer.hex()}"
+        headers = cloud_event(
+            type(frame).__name__.lower(), source, f"{origin.epoch}/{origin.seq}/{frame.shard}"
+        )
+        return Outgoing(write_event(frame, as_dtype=self._dtype), None, headers)
+
+
+def _rate(lr: float) -> np.float32:
+    rate = np.float32(lr)
+    if not 0 <= rate < np.inf:
+        raise InputError(f"lr {lr!r} is not a finite number of at least 0")
+    return rate

@@ -1,0 +1,188 @@
+"""The synchronous client: the asynchronous one in a thread of its own, reads directly.
+
+Invariant: what is decided (frames, sequence numbers, decoding) is decided by the
+same code as in the asynchronous client; only the waiting differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import redis
+from numpy.typing import ArrayLike
+from redis.exceptions import RedisError, ResponseError
+
+from driftline.client.aio import AsyncClient, AsyncTable, Options, Snapshot
+from driftline.client.reading import INIT, Query, Rows, check_on_missing
+from driftline.client.splitting import as_ids
+from driftline.errors import StoreUnavailableError, TimedOutError
+from driftline.rows.connection import Reply, redact
+from driftline.rows.resp import Bytes
+from driftline.shard.spec import TableSpec
+
+_Result = TypeVar("_Result")
+_POLL = 0.001
+
+
+class Client:
+    """A connection to one group of a deployment; safe to use from several threads."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._client = AsyncClient(options)
+        self._pool = redis.ConnectionPool.from_url(options.redis_url, protocol=2)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="driftline client", daemon=True)
+        self._thread.start()
+        self.run(self._client.__aenter__())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.flush()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close without waiting for what is queued; see `flush`. Closing twice is fine."""
+        if self._loop.is_closed():
+            return
+        self.run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._pool.disconnect()
+
+    def table(self, name: str) -> Table:
+        """Return a handle on a table. Raises UnknownTableError."""
+        return Table(self, self.run(self._client.table(name)))
+
+    def create_table(self, spec: TableSpec, *, timeout: float = 60.0) -> Table:
+        """Make sure the table exists with this spec: see `AsyncClient.create_table`."""
+        return Table(self, self.run(self._client.create_table(spec, timeout=timeout)))
+
+    def tables(self) -> Mapping[str, TableSpec]:
+        """Return the tables of the group."""
+        return self.run(self._client.tables())
+
+    def snapshot(
+        self, *, kind: str = "version", metadata: Mapping[str, object] | None = None, timeout: float = 60.0
+    ) -> Snapshot:
+        """Cut a barrier through all tables of the group: see `AsyncClient.snapshot`."""
+        return self.run(self._client.snapshot(kind=kind, metadata=metadata, timeout=timeout))
+
+    def flush(self) -> None:
+        """Return when everything pushed is acknowledged by the log."""
+        self.run(self._client.flush())
+
+    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Run `work` in the client's own loop and return its result; Ctrl-C cancels it."""
+        future: Future[_Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def exchange(self, packed: list[Bytes], replies: int) -> list[Reply]:
+        """Send commands to Redis; a connection found broken is replaced once. Raises StoreUnavailableError."""
+        try:
+            return self._exchange(packed, replies)
+        except StoreUnavailableError:
+            self._pool.disconnect(inuse_connections=False)
+            return self._exchange(packed, replies)
+
+    def _exchange(self, packed: list[Bytes], replies: int) -> list[Reply]:
+        try:
+            connection = self._pool.get_connection()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"Redis at {redact(self._options.redis_url)}: {error}") from error
+        try:
+            connection.send_packed_command([b"".join(packed)], check_health=False)
+            return [_read(connection) for _ in range(replies)]
+        except (RedisError, OSError) as error:
+            connection.disconnect()
+            raise StoreUnavailableError(f"Redis at {redact(self._options.redis_url)}: {error}") from error
+        except BaseException:
+            connection.disconnect()  # interrupted: replies may be under way
+            raise
+        finally:
+            self._pool.release(connection)
+
+
+class Table:
+    """A table as one producer sees it."""
+
+    def __init__(self, client: Client, table: AsyncTable) -> None:
+        self._client, self._table = client, table
+
+    @property
+    def spec(self) -> TableSpec:
+        """The table's spec when the handle was made."""
+        return self._table.spec
+
+    def get(
+        self, ids: ArrayLike, *, on_missing: str = INIT, read_your_writes: bool = False, timeout: float = 30.0
+    ) -> Rows:
+        """Return the rows of `ids`, in their order; one round trip: see `AsyncTable.get`."""
+        check_on_missing(on_missing)
+        query = Query.of(as_ids(ids), self.spec.shards)
+        rows = self._read(query, on_missing)
+        if read_your_writes:
+            self._client.flush()
+            deadline = time.monotonic() + timeout
+            while self._table.behind(rows, query):
+                if time.monotonic() > deadline:
+                    raise TimedOutError(f"table {self.spec.name}: own pushes not readable within {timeout} s")
+                time.sleep(_POLL)
+                rows = self._read(query, on_missing)
+        self._table.pending.note_read(rows)
+        return rows
+
+    def push(
+        self,
+        ids: ArrayLike,
+        grads: ArrayLike,
+        *,
+        step: int | None = None,
+        read: Mapping[int, int] | None = None,
+        lr: float | None = None,
+    ) -> None:
+        """Queue gradients, applied exactly once: see `AsyncTable.push`."""
+        self._client.run(self._table.push(ids, grads, step=step, read=read, lr=lr))
+
+    def upsert(self, ids: ArrayLike, rows: ArrayLike, *, state: ArrayLike | None = None) -> None:
+        """Queue explicit rows: see `AsyncTable.upsert`."""
+        self._client.run(self._table.upsert(ids, rows, state=state))
+
+    def delete(self, ids: ArrayLike) -> None:
+        """Queue the removal of rows: see `AsyncTable.delete`."""
+        self._client.run(self._table.delete(ids))
+
+    def flush(self) -> None:
+        """Return when everything pushed is acknowledged by the log."""
+        self._client.flush()
+
+    def _read(self, query: Query, on_missing: str) -> Rows:
+        packed, replies = query.commands(self.spec.name)
+        answers = self._client.exchange(packed, replies) if replies else []
+        return query.decode(answers, self.spec, on_missing)
+
+
+def _read(connection: redis.Connection) -> Reply:
+    try:
+        reply: Reply = connection.read_response(disconnect_on_error=False)
+    except ResponseError as error:
+        return error
+    return reply

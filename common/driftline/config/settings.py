@@ -1,0 +1,251 @@
+"""Every setting of a deployment, once, with its unit, default and rule.
+
+Invariant: a `Settings` that exists is valid, and printing it, or a complaint about
+a value, never shows a secret or the password in a URL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import redis.connection
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from driftline import topics
+from driftline.errors import ConfigError
+from driftline.frames.headers import Keyring
+from driftline.log.address import parse_address
+from driftline.log.limits import MAX_RECORD_BYTES, check_name
+
+ENV_PREFIX = "DRIFTLINE_"
+HIDDEN = "***"
+HEADROOM = 64 << 10
+"""Bytes of a record kept for headers, key and the frame's own header."""
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+}
+_SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)")
+_PASSWORD_QUERY = re.compile(r"([?&][^=&#]*(?:password|secret|token)[^=&#]*=)[^&#]*", re.IGNORECASE)
+
+
+def parse_size(value: object) -> object:
+    """Return the bytes that a text such as '256MiB' stands for; anything but text is passed on.
+
+    Units: B, kB, MB, GB (powers of 1000), KiB, MiB, GiB (powers of 1024), in any case.
+    Raises ValueError for other text.
+
+    Examples
+    --------
+    >>> parse_size("256MiB"), parse_size("1 kB"), parse_size(42)
+    (268435456, 1000, 42)
+    """
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None or match[2].lower() not in _UNITS:
+        raise ValueError("expected bytes, or a number with a unit such as 512KiB, 256MiB or 2GB")
+    return int(match[1]) * _UNITS[match[2].lower()]
+
+
+def redact_url(url: str) -> str:
+    """Return `url` with passwords and tokens replaced by ***, also where it is malformed.
+
+    Examples
+    --------
+    >>> redact_url("rediss://ann:s3@cret@host:6379/0?ssl_password=x")
+    'rediss://ann:***@host:6379/0?ssl_password=***'
+    """
+    # up to the last @: a password may hold an unescaped @ or /
+    head, at, tail = url.rpartition("@")
+    if at:
+        scheme, mark, login = head.partition("://") if "://" in head else ("", "", head)
+        user, colon, _ = login.partition(":")
+        head = f"{scheme}{mark}{user if colon else ''}{colon}{HIDDEN}"
+    return _PASSWORD_QUERY.sub(rf"\g<1>{HIDDEN}", head + at + tail)
+
+
+def _no_truth_value(value: object) -> object:
+    # pydantic takes true for 1
+    if isinstance(value, bool):
+        raise ValueError("expected a number, not true or false")
+    return value
+
+
+Bytes = Annotated[int, Field(ge=1), BeforeValidator(parse_size), BeforeValidator(_no_truth_value)]
+Port = Annotated[int, Field(ge=0, le=65535), BeforeValidator(_no_truth_value)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_no_truth_value)]
+
+
+class Settings(BaseSettings):
+    """Valid settings; frozen. Made by `load_settings`; called directly, what is not given is the default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    log_url: str = Field(
+        "local://.driftline",
+        description="The log: `local://DIR` (embedded, one machine) or `kafka://host:port,host:port`.",
+    )
+    redis_url: str | None = Field(
+        None,
+        description="Redis that holds the rows: `redis://`, `rediss://` or `unix://`. "
+        "Not set: the one that `driftline up` started.",
+    )
+    data_dir: Path = Field(
+        Path(".driftline"),
+        description="Directory of what this machine keeps; relative to the working directory.",
+    )
+    group: str = Field("default", description="The tables that version together; names the ops topic.")
+    key: SecretStr | None = Field(
+        None,
+        description="Signing keys of the deployment, hex, separated by commas: the current one, "
+        "then retired ones. Wins over `key_file`; not taken as a flag.",
+    )
+    key_file: Path | None = Field(
+        None,
+        description="File with the same content as `key`. Not set: `data_dir`/key, "
+        "made on first use with a `local://` log.",
+    )
+    instance_id: str | None = Field(
+        None,
+        description="Name of this worker that outlives restarts (static membership). Not set: a fresh member.",
+    )
+    max_frame: Bytes = Field(
+        1 << 20,
+        description="Largest frame a publisher sends; bigger pushes are split.",
+        json_schema_extra={"unit": "bytes"},
+    )
+    cache_bytes: Bytes = Field(
+        512 << 20,
+        description="Rows cached in memory by a worker, over all its shards.",
+        json_schema_extra={"unit": "bytes"},
+    )
+    flush_bytes: Bytes = Field(
+        8 << 20,
+        description="Changed rows of a shard that may wait for their commit before applying pauses.",
+        json_schema_extra={"unit": "bytes"},
+    )
+    publish_window: Bytes = Field(
+        16 << 20,
+        description="Log of a shard that may be committed but not yet published.",
+        json_schema_extra={"unit": "bytes"},
+    )
+    push_buffer_bytes: Bytes = Field(
+        64 << 20,
+        description="Frames a publisher queues before `push` waits.",
+        json_schema_extra={"unit": "bytes"},
+    )
+    http_host: str = Field(
+        "127.0.0.1",
+        description="Address on which a service answers /metrics, /livez and /readyz.",
+        min_length=1,
+    )
+    http_port: Port = Field(8321, description="Port of the same; 0 turns it off.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe message a service logs."
+    )
+    session_timeout_s: Seconds = Field(
+        10.0,
+        description="A worker that is silent for so long loses its shards to the others (Kafka).",
+        json_schema_extra={"unit": "seconds"},
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values from the caller only: `load_settings` knows the other sources and their order."""
+        return (init_settings,)
+
+    @field_validator("log_url")
+    @classmethod
+    def _check_log_url(cls, value: str) -> str:
+        if "@" in value:
+            raise ValueError("a log URL takes no user name or password")
+        try:
+            parse_address(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        expected = "expected redis://[user:password@]host:port/database, rediss://… or unix:///path"
+        try:
+            parts = redis.connection.parse_url(value)
+        except ValueError:
+            raise ValueError(expected) from None
+        if not parts.get("host") and not parts.get("path"):
+            raise ValueError(expected)
+        return value
+
+    @field_validator("group")
+    @classmethod
+    def _check_group(cls, value: str) -> str:
+        check_name("group", value)
+        check_name("topic", topics.refused_ops(value))
+        return value
+
+    @field_validator("instance_id")
+    @classmethod
+    def _check_instance_id(cls, value: str | None) -> str | None:
+        return None if value is None else check_name("instance", value)
+
+    @field_validator("key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                Keyring.parse(value.get_secret_value())
+            except ConfigError as error:  # does not repeat the secret
+                raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("max_frame")
+    @classmethod
+    def _check_max_frame(cls, value: int) -> int:
+        if value > MAX_RECORD_BYTES - HEADROOM:
+            raise ValueError(f"the log takes frames of at most {MAX_RECORD_BYTES - HEADROOM} bytes")
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower_log_level(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
+        """Keep passwords out of logs and tracebacks that print the settings."""
+        for name in type(self).model_fields:
+            yield name, shown(name, getattr(self, name))
+
+
+def shown(name: str, value: object) -> object:
+    """Return the value of setting `name` as it may be printed: secrets hidden, paths as text."""
+    if value is None:
+        return None
+    if name == "key":
+        return HIDDEN
+    if isinstance(value, str) and name.endswith("_url"):
+        return redact_url(value)
+    return str(value) if isinstance(value, Path) else value

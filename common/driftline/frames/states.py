@@ -1,0 +1,117 @@
+"""What travels on the updates topic: row states, and markers for ops that passed.
+
+Invariant: (id, lsn) fixes every bit of a row's state, so a reader that keeps
+the newest LSN per id ends with the right rows whatever was sent twice, late or
+out of order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from driftline.errors import FrameError
+from driftline.frames.events import SCHEMA
+from driftline.frames.tensors import Array, decode, encode
+
+STATE = "state"
+
+TOMBSTONE = np.uint8(1)  # the row was deleted at `lsn`; rows and state carry nothing
+GRADIENT_CAUSE = np.uint8(2)  # which kind of event changed the row at `lsn`
+UPSERT_CAUSE = np.uint8(4)
+RESTORE_CAUSE = np.uint8(8)
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """Row states of one shard after a commit, in no particular order of ids."""
+
+    table: str
+    shard: int
+    ids: NDArray[np.uint64]  # (n,)
+    ordinals: NDArray[np.uint32]  # (n,)
+    lsn: NDArray[np.uint64]  # (n,)
+    rows: NDArray[np.float32]  # (n, d)
+    state: NDArray[np.float32]  # (n, s)
+    flags: NDArray[np.uint8]  # (n,)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def part(self, start: int, stop: int) -> States:
+        """Return the states in [start, stop) as views."""
+        cut = slice(start, stop)
+        return States(
+            self.table,
+            self.shard,
+            self.ids[cut],
+            self.ordinals[cut],
+            self.lsn[cut],
+            self.rows[cut],
+            self.state[cut],
+            self.flags[cut],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """An op that the shard has passed: `kind` as on the gradients topic, the position behind it."""
+
+    kind: str
+    table: str
+    shard: int
+    op: int
+    body: Mapping[str, object]
+    position: Mapping[str, object]  # the fixed fields of `w` at the op's offset + 1
+    tensors: Mapping[str, Array]  # producers and restored ids of `w`
+
+
+def write_states(states: States) -> bytes:
+    """Return the frame of `states`."""
+    metadata = {"type": STATE, "table": states.table, "schema": SCHEMA, "shard": str(states.shard)}
+    return encode(
+        metadata,
+        {
+            "ids": states.ids,
+            "ordinals": states.ordinals,
+            "lsn": states.lsn,
+            "rows": states.rows,
+            "state": states.state,
+            "flags": states.flags,
+        },
+    )
+
+
+def write_marker(marker: Marker) -> bytes:
+    """Return the frame of `marker`."""
+    metadata = {
+        "type": marker.kind,
+        "table": marker.table,
+        "schema": SCHEMA,
+        "shard": str(marker.shard),
+        "op": str(marker.op),
+        "body": orjson.dumps(marker.body).decode(),
+        "position": orjson.dumps(marker.position).decode(),
+    }
+    return encode(metadata, marker.tensors)
+
+
+def read_update(data: bytes, *, limit: int) -> States | Marker:
+    """Return what an updates frame says. Raises FrameError."""
+    frame = decode(data, limit=limit)
+    meta, tensors = frame.metadata, frame.tensors
+    if meta.get("schema") != SCHEMA:
+        raise FrameError("schema", f"schema version {meta.get('schema')!r}; this release reads {SCHEMA!r}")
+    try:
+        kind, table, shard = meta["type"], meta["table"], int(meta["shard"])
+        if kind == STATE:
+            columns = (tensors[name] for name in ("ids", "ordinals", "lsn", "rows", "state", "flags"))
+            return States(table, shard, *columns)
+        body, position = orjson.loads(meta["body"]), orjson.loads(meta["position"])
+        return Marker(kind, table, shard, int(meta["op"]), body, position, tensors)
+    except (KeyError, ValueError) as error:
+        raise FrameError("undecodable", f"updates frame: {error!r}") from None

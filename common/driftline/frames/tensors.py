@@ -1,0 +1,146 @@
+"""The byte layout of every frame: safetensors, read strictly.
+
+Layout: u64 header length (LE) | JSON header | raw little-endian tensors.
+Invariant: `decode` accepts exactly the frames in which every byte is accounted
+for: the tensors lie back to back, without holes or overlaps, and end where the
+frame ends. Whatever it refuses it refuses with a `FrameError`, never otherwise.
+Source: the safetensors format (https://github.com/huggingface/safetensors).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from driftline.errors import FrameError
+
+HEADER_LIMIT = 64 * 1024
+TENSOR_LIMIT = 16
+DTYPES: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype("u1"),
+    "U32": np.dtype("<u4"),
+    "U64": np.dtype("<u8"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # numpy has no bfloat16: the raw upper halves of float32
+    "F32": np.dtype("<f4"),
+}
+_NAMES = {np.dtype("u1"): "U8", np.dtype("<u4"): "U32", np.dtype("<u8"): "U64"}
+_NAMES |= {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32"}
+_ENTRY = {"dtype", "shape", "data_offsets"}
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bfloat16:
+    """A bfloat16 tensor as its raw bits, u16 of any shape."""
+
+    bits: NDArray[np.uint16]
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32]) -> Bfloat16:
+        """Round float32 to bfloat16, to nearest even; NaN stays NaN, overflow becomes infinity."""
+        raw = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+        rounded = ((raw.astype(np.uint64) + 0x7FFF + ((raw >> 16) & 1)) >> 16).astype(np.uint16)
+        return cls(np.where(np.isnan(values), np.uint16(0x7FC0), rounded))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A decoded frame: string metadata and its tensors, BF16 widened to float32 (exact)."""
+
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, Array]
+
+
+def encode(metadata: Mapping[str, str], tensors: Mapping[str, Array | Bfloat16]) -> bytes:
+    """Return the frame of `tensors`, in the order given, each copied once."""
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    parts: list[bytes] = []
+    offset = 0
+    for name, tensor in tensors.items():
+        bits = tensor.bits if isinstance(tensor, Bfloat16) else tensor
+        kind = "BF16" if isinstance(tensor, Bfloat16) else _NAMES[bits.dtype]
+        end = offset + bits.nbytes
+        header[name] = {"dtype": kind, "shape": list(bits.shape), "data_offsets": [offset, end]}
+        parts.append(bits.tobytes())
+        offset = end
+    text = orjson.dumps(header)
+    text += b" " * (-len(text) % 8)  # keeps the tensors aligned
+    return b"".join((len(text).to_bytes(8, "little"), text, *parts))
+
+
+def decode(data: bytes, *, limit: int) -> Frame:
+    """Return the frame in `data`; the tensors are views of `data` where its alignment allows.
+
+    Raises FrameError with reason `oversized`, `truncated` or `undecodable`.
+    """
+    if len(data) > limit:
+        raise FrameError("oversized", f"{len(data)} bytes exceed the limit of {limit}")
+    if len(data) < 8:
+        raise FrameError("truncated", f"{len(data)} bytes cannot hold a header length")
+    size = int.from_bytes(data[:8], "little")
+    if size > HEADER_LIMIT:
+        raise FrameError("undecodable", f"header length {size} exceeds {HEADER_LIMIT}")
+    base = 8 + size
+    if base > len(data):
+        raise FrameError("truncated", f"header ends at byte {base} of {len(data)}")
+    try:
+        header = orjson.loads(data[8:base])
+    except orjson.JSONDecodeError as error:
+        raise FrameError("undecodable", f"header is not JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise FrameError("undecodable", "header is not a JSON object")
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise FrameError("undecodable", "__metadata__ must map strings to strings")
+    if len(header) > TENSOR_LIMIT:
+        raise FrameError("undecodable", f"{len(header)} tensors exceed {TENSOR_LIMIT}")
+    return Frame(metadata, _tensors(data, base, header))
+
+
+def _tensors(data: bytes, base: int, header: dict[str, object]) -> dict[str, Array]:
+    spans = sorted((_entry(name, entry) for name, entry in header.items()), key=lambda span: span[1:3])
+    tensors: dict[str, Array] = {}
+    offset = 0
+    for name, begin, end, kind, shape in spans:
+        if begin != offset:
+            raise FrameError("undecodable", f"tensor {name!r} starts at {begin}, expected {offset}")
+        if base + end > len(data):
+            raise FrameError("truncated", f"tensor {name!r} ends at {base + end} of {len(data)} bytes")
+        dtype = DTYPES[kind]
+        flat = np.frombuffer(data, dtype=dtype, count=(end - begin) // dtype.itemsize, offset=base + begin)
+        if not flat.flags.aligned:
+            flat = flat.copy()
+        if kind == "BF16":
+            flat = (flat.astype(np.uint32) << 16).view(np.float32)
+        tensors[name] = flat.reshape(shape)
+        offset = end
+    if base + offset != len(data):
+        raise FrameError("undecodable", f"{len(data) - base - offset} bytes belong to no tensor")
+    return tensors
+
+
+def _entry(name: str, entry: object) -> tuple[str, int, int, str, tuple[int, ...]]:
+    if not isinstance(entry, dict) or entry.keys() != _ENTRY:
+        raise FrameError("undecodable", f"tensor {name!r} needs exactly dtype, shape and data_offsets")
+    kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(kind, str) or kind not in DTYPES:
+        raise FrameError("undecodable", f"tensor {name!r} has dtype {kind!r}; known: {', '.join(DTYPES)}")
+    if not _naturals(shape) or len(shape) > 2:
+        raise FrameError("undecodable", f"tensor {name!r} has shape {shape!r}")
+    if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise FrameError("undecodable", f"tensor {name!r} has data_offsets {offsets!r}")
+    if math.prod(shape) * DTYPES[kind].itemsize != offsets[1] - offsets[0]:
+        raise FrameError("undecodable", f"tensor {name!r}: shape {shape} of {kind} does not fill {offsets}")
+    return name, offsets[0], offsets[1], kind, tuple(shape)
+
+
+def _naturals(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)

@@ -1,0 +1,53 @@
+"""The log: one protocol, two backends, opened by URL.
+
+Invariant: whatever `open_log` returns keeps the contract of `driftline.log.base`,
+and tests/conformance holds both backends to it alike.
+"""
+
+from __future__ import annotations
+
+from driftline.log.address import KafkaAddress, LocalAddress, parse_address
+from driftline.log.base import Bounds, Headers, Log, Outgoing, Reader, Record
+from driftline.log.limits import MAX_BATCH_BYTES, MAX_RECORD_BYTES, batch_size, record_size, split
+
+__all__ = [
+    "MAX_BATCH_BYTES",
+    "MAX_RECORD_BYTES",
+    "Bounds",
+    "Headers",
+    "KafkaAddress",
+    "LocalAddress",
+    "Log",
+    "Outgoing",
+    "Reader",
+    "Record",
+    "batch_size",
+    "open_log",
+    "parse_address",
+    "record_size",
+    "split",
+]
+
+
+def open_log(url: str) -> Log:
+    """Return the log at `url`; nothing is touched before `start` (or `async with`).
+
+    `local://DIR` (relative) or `local:///abs/dir`: SQLite files, several processes of one
+    machine. `kafka://host:port,host:port`: an Apache Kafka cluster.
+
+    Raises ConfigError for any other URL.
+
+    Examples
+    --------
+    >>> open_log("local://data/run").__class__.__name__
+    'LocalLog'
+    """
+    address = parse_address(url)
+    # Imported here: a local run need not load aiokafka, nor a Kafka client sqlite3.
+    if isinstance(address, LocalAddress):
+        from driftline.log.local import LocalLog
+
+        return LocalLog(address.root)
+    from driftline.log.kafka import KafkaLog
+
+    return KafkaLog(address)

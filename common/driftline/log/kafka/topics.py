@@ -1,0 +1,152 @@
+"""Topics of a cluster: listing, creation, partition counts.
+
+Invariant: asking for a topic never creates it, and `create` returns only when every
+partition has a leader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from driftline.errors import ConfigError, PartitionCountError, UnknownTopicError
+from driftline.log.address import KafkaAddress
+from driftline.log.kafka.client import CALL_TIMEOUT_S, RETRY_S, arguments, retried, translated
+from driftline.log.limits import MAX_BATCH_BYTES
+
+BATCH_FRAMING = 64 << 10
+"""Room for Kafka's own framing above `MAX_BATCH_BYTES`: 61 bytes in format v2, and margin."""
+
+TOPIC_SETTINGS = {
+    "message.timestamp.type": "LogAppendTime",
+    "max.message.bytes": str(MAX_BATCH_BYTES + BATCH_FRAMING),
+    "cleanup.policy": "delete",
+}
+
+_REPLICATION = "default.replication.factor"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as the cluster describes it now."""
+
+    partitions: int
+    ready: bool  # every partition has a leader
+
+
+class Topics:
+    """Topics of one cluster over one admin client, opened on first use."""
+
+    def __init__(self, address: KafkaAddress) -> None:
+        self._address = address
+        self._admin: AIOKafkaAdminClient | None = None
+        self._opening = asyncio.Lock()
+        self._known: dict[str, int] = {}
+
+    async def close(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            await admin.close()
+
+    async def all(self) -> Mapping[str, int]:
+        """Return the partition count of every topic that is not the cluster's own."""
+        states = await self._states()
+        self._known = {name: state.partitions for name, state in states.items()}
+        return dict(self._known)
+
+    async def partitions(self, topic: str) -> int:
+        """Return the partition count of `topic`; raises UnknownTopicError."""
+        count = self._known.get(topic)
+        if count is None:
+            count = (await self.all()).get(topic)
+        if count is None:
+            raise UnknownTopicError(f"{self._address} has no topic {topic!r}: create it first")
+        return count
+
+    async def check(self, topic: str, partition: int) -> None:
+        """Raise UnknownTopicError unless `topic` has `partition`."""
+        count = await self.partitions(topic)
+        if not 0 <= partition < count:
+            raise UnknownTopicError(f"topic {topic!r} has no partition {partition}: it has 0..{count - 1}")
+
+    async def create(self, topic: str, partitions: int) -> None:
+        """Make sure `topic` exists with `partitions`, each with a leader.
+
+        Raises PartitionCountError when it exists with another count.
+        """
+        state = (await self._states()).get(topic)
+        if state is None:
+            await self._create(topic, partitions)
+        with translated(self._address, f"waiting for the leaders of topic {topic!r}"):
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                while state is None or not state.ready:
+                    await asyncio.sleep(RETRY_S / 2)
+                    state = (await self._states()).get(topic)
+        if state.partitions != partitions:
+            raise PartitionCountError(
+                f"topic {topic!r} has {state.partitions} partitions, {partitions} asked for; "
+                "the count is fixed for the life of a topic"
+            )
+        self._known[topic] = partitions
+
+    async def _create(self, topic: str, partitions: int) -> None:
+        admin = await self._client()
+        with translated(self._address, f"creating topic {topic!r}"):
+            # aiokafka speaks CreateTopics v3; "-1 = the broker's default" came with v4.
+            new = NewTopic(topic, partitions, await self._replication(), topic_configs=TOPIC_SETTINGS)
+            answer = await retried(lambda: admin.create_topics([new], timeout_ms=int(CALL_TIMEOUT_S * 1000)))
+        for _, code, message in answer.topic_errors:
+            error = kafka.for_code(code)
+            if error in (kafka.NoError, kafka.TopicAlreadyExistsError):
+                continue  # another process was quicker: its count is compared next
+            if error in (kafka.InvalidReplicationFactorError, kafka.InvalidConfigurationError):
+                raise ConfigError(f"{self._address}: topic {topic!r} cannot be created: {message}")
+            with translated(self._address, f"creating topic {topic!r}: {message}"):
+                raise error(message)
+
+    async def _replication(self) -> int:
+        admin = await self._client()
+        cluster = await retried(admin.describe_cluster)
+        brokers = cluster["brokers"]
+        if not brokers:
+            return 1
+        resource = ConfigResource(ConfigResourceType.BROKER, str(brokers[0]["node_id"]), {_REPLICATION: ""})
+        for answer in await retried(lambda: admin.describe_configs([resource])):
+            for _, _, _, _, entries in answer.resources:
+                for name, value, *_ in entries:
+                    if name == _REPLICATION and value:
+                        return int(value)
+        return 1  # not allowed to see the broker's settings
+
+    async def _states(self) -> dict[str, TopicState]:
+        admin = await self._client()
+        with translated(self._address, "listing topics"):
+            # All topics, for naming one in a metadata request can create it.
+            described = await retried(admin.describe_topics)
+        return {
+            topic["topic"]: TopicState(
+                partitions=len(topic["partitions"]),
+                ready=bool(topic["partitions"]) and all(p["leader"] >= 0 for p in topic["partitions"]),
+            )
+            for topic in described
+            if topic["error_code"] == 0 and not topic["is_internal"]
+        }
+
+    async def _client(self) -> AIOKafkaAdminClient:
+        async with self._opening:
+            if self._admin is None:
+                admin = AIOKafkaAdminClient(**asdict(arguments(self._address)))
+                try:
+                    with translated(self._address, "connecting"):
+                        async with asyncio.timeout(CALL_TIMEOUT_S):
+                            await admin.start()
+                except BaseException:
+                    await admin.close()
+                    raise
+                self._admin = admin
+            return self._admin

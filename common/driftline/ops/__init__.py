@@ -1,0 +1,1 @@
+"""Operations on whole tables: how they are asked for, and which tables they have made."""

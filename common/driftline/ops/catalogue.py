@@ -1,0 +1,89 @@
+"""Which tables a group has: read from the group's ops log, where they are born.
+
+Invariant: the catalogue is a function of the ops log's prefix. Every instance
+that has read as far knows the same tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from driftline import topics
+from driftline.errors import ConfigError, FrameError, LogUnavailableError
+from driftline.frames.events import SPEC
+from driftline.frames.headers import Keyring
+from driftline.log import Log, Record
+from driftline.ops.requests import read_op
+from driftline.shard.spec import TableSpec
+
+_logger = logging.getLogger(__name__)
+_WAIT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Born:
+    """A table, and the offset of the op that made it."""
+
+    spec: TableSpec
+    offset: int
+
+
+class Catalogue:
+    """Follows the ops log and calls `on_table` for each table that appears."""
+
+    def __init__(
+        self,
+        log: Log,
+        group: str,
+        keyring: Keyring,
+        on_table: Callable[[TableSpec], Awaitable[None]] | None = None,
+    ) -> None:
+        self._log, self._group, self._keyring, self._on_table = log, group, keyring, on_table
+        self._reader = log.reader(topics.ops(group), 0, 0)
+        self.tables: dict[str, Born] = {}
+
+    async def follow(self) -> None:
+        """Follow the ops log, for ever."""
+        while True:
+            try:
+                await self._read(_WAIT)
+            except LogUnavailableError as error:
+                _logger.warning("ops log of group %s: %s", self._group, error)
+                await asyncio.sleep(_WAIT)
+
+    async def catch_up(self) -> None:
+        """Return once everything that is in the ops log now has been seen."""
+        bounds = await self._log.bounds(topics.ops(self._group), 0)
+        while self._reader.position < bounds.end:
+            await self._read(_WAIT)
+
+    async def close(self) -> None:
+        """Stop following."""
+        await self._reader.close()
+
+    async def _read(self, wait: float) -> None:
+        for record in await self._reader.read(wait=wait):
+            spec = self.note(record)
+            if spec is not None and self._on_table is not None:
+                await self._on_table(spec)
+
+    def note(self, record: Record) -> TableSpec | None:
+        """Enter the table that `record` makes; None if it makes none or it is known.
+
+        A later spec op of a known table replaces its spec.
+        """
+        try:
+            op = read_op(record, self._keyring)
+            if op.kind != SPEC:
+                return None
+            spec = TableSpec.from_json(op.body)
+        except (FrameError, ConfigError):
+            return None  # the router says why
+        if spec.group != self._group:
+            return None
+        known = self.tables.get(spec.name)
+        self.tables[spec.name] = Born(spec, known.offset if known else record.offset)
+        return None if known else spec

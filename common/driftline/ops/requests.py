@@ -1,0 +1,37 @@
+"""An op as it is asked for: a signed frame on the group's ops topic.
+
+Invariant: the number of an op is its place in the ops topic, plus one. Nothing
+else orders operations, and nothing unsigned is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from driftline.errors import FrameError
+from driftline.frames.events import Op, Origin, read_event, write_event
+from driftline.frames.headers import Keyring, cloud_event
+from driftline.log import Outgoing, Record
+from driftline.shard.screen import MAX_FRAME
+
+
+def op_number(offset: int) -> int:
+    """Return the number of the op at `offset` of the ops topic; 0 stands for none."""
+    return offset + 1
+
+
+def request(
+    kind: str, target: str, body: Mapping[str, object], requester: bytes, keyring: Keyring
+) -> Outgoing:
+    """Return the record that asks for an op; `target` is a table, or the group for all of them."""
+    value = write_event(Op(kind, target, 0, Origin(requester, 0, 0), body))
+    headers = cloud_event(kind, f"requester/{requester.hex()}", f"request/{kind}/{target}")
+    return Outgoing(value, None, (*headers, *keyring.sign(value)))
+
+
+def read_op(record: Record, keyring: Keyring) -> Op:
+    """Return the op asked for by a record of the ops topic. Raises FrameError."""
+    event = read_event(record.value, limit=MAX_FRAME)
+    if not isinstance(event, Op) or not keyring.verifies(record.value, record.headers):
+        raise FrameError("forged", "not an op signed with a key of this deployment")
+    return event

@@ -1,0 +1,95 @@
+"""One connection to Redis that sends packed commands and returns their replies.
+
+Invariant: an `exchange` that raises StoreUnavailableError leaves a connection
+that is broken for good, so that no reply can be taken for another's and no WATCH
+can be believed in after a reconnect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import redis.asyncio
+from redis.exceptions import RedisError, ResponseError
+
+from driftline.errors import ConfigError, StoreUnavailableError
+from driftline.rows.resp import Bytes
+
+Reply = bytes | int | None | list["Reply"] | Exception
+"""A parsed reply; an error reply is an exception instance, not raised."""
+
+EXCHANGE_TIMEOUT = 10.0
+
+
+class Connection(Protocol):
+    """What the store needs of a connection; the simulation has one of its own."""
+
+    async def exchange(self, packed: Sequence[Bytes], replies: int) -> list[Reply]:
+        """Send `packed` and return that many replies. Raises StoreUnavailableError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+Connect = Callable[[], Awaitable[Connection]]
+
+
+class RedisConnection:
+    """A connection of redis-py's own, so that TLS, users and passwords stay the library's business."""
+
+    def __init__(self, connection: redis.asyncio.Connection) -> None:
+        self._connection = connection
+        self._broken = False
+
+    @classmethod
+    async def open(cls, url: str) -> RedisConnection:
+        """Connect to `url`. Raises ConfigError for a malformed URL, StoreUnavailableError otherwise."""
+        try:
+            pool = redis.asyncio.ConnectionPool.from_url(url, protocol=2, socket_connect_timeout=5)
+        except ValueError as error:
+            raise ConfigError(f"Redis URL {redact(url)!r}: {error}") from None
+        connection: redis.asyncio.Connection = pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, asyncio.TimeoutError) as error:
+            raise StoreUnavailableError(f"Redis at {redact(url)}: {error}") from error
+        return cls(connection)
+
+    async def exchange(self, packed: Sequence[Bytes], replies: int) -> list[Reply]:
+        if self._broken:
+            raise StoreUnavailableError("the connection to Redis is broken")
+        try:
+            async with asyncio.timeout(EXCHANGE_TIMEOUT):
+                await self._connection.send_packed_command(b"".join(packed), check_health=False)
+                return [await self._read() for _ in range(replies)]
+        except (RedisError, OSError, TimeoutError) as error:
+            self._broken = True
+            await self.close()
+            raise StoreUnavailableError(f"Redis: {type(error).__name__}: {error}") from error
+        except asyncio.CancelledError:
+            self._broken = True  # replies may be under way
+            raise
+
+    async def _read(self) -> Reply:
+        try:
+            reply: Reply = await self._connection.read_response(disconnect_on_error=False)
+        except ResponseError as error:
+            return error
+        return reply
+
+    async def close(self) -> None:
+        self._broken = True
+        with contextlib.suppress(RedisError, OSError):  # closing a broken socket may fail again
+            await self._connection.disconnect(nowait=True)
+
+
+def redact(url: str) -> str:
+    """Return `url` without its password."""
+    head, at, tail = url.rpartition("@")
+    if not at:
+        return url
+    scheme, slashes, user = head.partition("://")
+    return f"{scheme}{slashes}{user.partition(':')[0]}:***@{tail}"

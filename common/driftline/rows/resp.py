@@ -1,0 +1,58 @@
+"""Redis commands as bytes, built by numpy.
+
+Invariant: a command over n rows costs a fixed number of numpy calls, not n
+Python ones: all its arguments have one length, so they lie at a constant stride.
+Source: the Redis serialisation protocol (RESP2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = bytes | memoryview
+
+_ID_HEAD = np.frombuffer(b"$8\r\n", np.uint8)
+_END = np.frombuffer(b"\r\n", np.uint8)
+ID_BYTES = 8
+
+
+def command(*arguments: bytes) -> bytes:
+    """Return one command with arguments of any lengths."""
+    return _head(len(arguments), *arguments)
+
+
+def hset(key: bytes, ids: NDArray[np.uint64], values: NDArray[np.uint8]) -> list[Bytes]:
+    """Return `HSET key id value …` for n ≥ 1 ids and their values (n, length)."""
+    n, length = values.shape
+    middle = np.frombuffer(b"\r\n$%d\r\n" % length, np.uint8)
+    start, value = len(_ID_HEAD), len(_ID_HEAD) + ID_BYTES + len(middle)
+    block = np.empty((n, value + length + len(_END)), np.uint8)
+    block[:, :start] = _ID_HEAD
+    block[:, start : start + ID_BYTES] = id_bytes(ids)
+    block[:, start + ID_BYTES : value] = middle
+    block[:, value : value + length] = values
+    block[:, value + length :] = _END
+    return [_head(2 + 2 * n, b"HSET", key), block.data.cast("B")]
+
+
+def on_ids(name: bytes, key: bytes, ids: NDArray[np.uint64]) -> list[Bytes]:
+    """Return `name key id …` for n ≥ 1 ids: HMGET, HDEL."""
+    start = len(_ID_HEAD)
+    block = np.empty((len(ids), start + ID_BYTES + len(_END)), np.uint8)
+    block[:, :start] = _ID_HEAD
+    block[:, start : start + ID_BYTES] = id_bytes(ids)
+    block[:, start + ID_BYTES :] = _END
+    return [_head(2 + len(ids), name, key), block.data.cast("B")]
+
+
+def id_bytes(ids: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """Return ids as (n, 8) little-endian bytes."""
+    return np.ascontiguousarray(ids, dtype="<u8").view(np.uint8).reshape(-1, ID_BYTES)
+
+
+def _head(count: int, *arguments: bytes) -> bytes:
+    parts = [b"*%d\r\n" % count]
+    for argument in arguments:
+        parts.append(b"$%d\r\n%b\r\n" % (len(argument), argument))
+    return b"".join(parts)

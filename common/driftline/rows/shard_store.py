@@ -1,0 +1,249 @@
+"""One owner's fenced access to one shard in Redis.
+
+Invariants: rows, optimizer state and the position they stand for change in ONE
+transaction, which takes effect only while (next, owner) is what this owner last
+wrote. Rows are read on the same connection while the fence is armed, so a row
+read and a later commit stand on the same position, or the commit fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.errors import FenceLostError, PositionError, StoreUnavailableError
+from driftline.frames.states import TOMBSTONE
+from driftline.rows import resp
+from driftline.rows.connection import Connect, Connection, Reply
+from driftline.rows.layout import RowLayout, ShardKeys
+from driftline.rows.resp import Bytes
+from driftline.shard.cache import RowBlock
+from driftline.shard.machine import Delta
+from driftline.shard.position import Position
+
+_BACK_OFF = (0.01, 0.05, 0.2, 0.5, 1.0)
+_READ_ATTEMPTS = 5
+_FENCE = (b"next", b"owner")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What Redis says of a shard."""
+
+    position: Position | None  # None: nothing stored yet
+    published: int  # states of all records below it are acknowledged on the updates topic
+    owner: bytes
+
+
+class ShardStore:
+    """Owner `owner`'s hands on one shard; not usable before `take`."""
+
+    def __init__(self, connect: Connect, keys: ShardKeys, owner: bytes) -> None:
+        self._connect, self._keys, self._owner = connect, keys, owner
+        self._connection: Connection | None = None
+        self._fence: tuple[bytes, bytes] = (b"", b"")
+        self._lock = asyncio.Lock()
+
+    async def take(self) -> Stored:
+        """Become the owner and return what is stored.
+
+        Waits for Redis as long as it takes. Raises PositionError when rows and position do
+        not belong together; what another owner has not committed by now it never will.
+        """
+        async with self._lock:
+            for delay in _delays():
+                try:
+                    stored = await self._read()
+                    if await self._write_owner(stored):
+                        return stored
+                except StoreUnavailableError:
+                    await self._drop()
+                await asyncio.sleep(delay)
+        raise AssertionError("unreachable: delays never end")
+
+    async def fetch(self, layout: RowLayout, ids: NDArray[np.uint64]) -> RowBlock:
+        """Return the rows of distinct `ids` at the fence. Raises FenceLostError."""
+        packed: list[Bytes] = [*resp.on_ids(b"HMGET", self._keys.values, ids)]
+        if layout.separate_state:
+            packed += resp.on_ids(b"HMGET", self._keys.state, ids)
+        packed.append(resp.command(b"HMGET", self._keys.position, *_FENCE))
+        async with self._lock:
+            for delay in _delays():
+                try:
+                    *columns, fence = await self._exchange(packed, 3 if layout.separate_state else 2)
+                    self._check_fence(fence, self._fence)
+                    values = [cast("Sequence[bytes | None]", column) for column in columns]
+                    return layout.unpack(ids, values[0], values[1] if layout.separate_state else None)
+                except StoreUnavailableError:
+                    await self._drop()
+                    await asyncio.sleep(delay)
+                    await self._rearm(self._fence)
+        raise AssertionError("unreachable: delays never end")
+
+    async def commit(self, layout: RowLayout, delta: Delta, published: int) -> None:
+        """Make `delta` durable in one transaction. Returns once Redis has it.
+
+        A lost reply is settled by reading the position back: the transaction is sent again
+        or is known to have happened. Raises FenceLostError when neither can be.
+        """
+        after = (b"%d" % delta.next, self._owner)
+        body, commands = self._transaction(layout, delta, published)
+        packed = [resp.command(b"MULTI"), *body, resp.command(b"EXEC"), *self._arm()]
+        async with self._lock:
+            for delay in _delays():
+                try:
+                    replies = await self._exchange(packed, commands + 4)
+                    if replies[commands + 1] is None:
+                        raise FenceLostError(f"{self._name}: another writer moved the position")
+                    self._check_fence(replies[-1], after)
+                    self._fence = after
+                    return
+                except StoreUnavailableError:
+                    await self._drop()
+                    await asyncio.sleep(delay)
+                    if await self._rearm(self._fence, after) == after and after != self._fence:
+                        self._fence = after
+                        return
+        raise AssertionError("unreachable: delays never end")
+
+    async def close(self) -> None:
+        """Close the connection; the shard stays owned until somebody else takes it."""
+        await self._drop()
+
+    @property
+    def _name(self) -> str:
+        return self._keys.position.decode()
+
+    def _arm(self) -> list[Bytes]:
+        key = self._keys.position
+        return [resp.command(b"WATCH", key), resp.command(b"HMGET", key, *_FENCE)]
+
+    async def _read(self) -> Stored:
+        keys = self._keys
+        packed = [
+            resp.command(b"WATCH", keys.position),
+            resp.command(b"HGETALL", keys.position),
+            resp.command(b"HLEN", keys.values),
+        ]
+        for _ in range(_READ_ATTEMPTS):  # another owner may commit between the two reads
+            _, flat, rows = await self._exchange(packed, 3)
+            items = cast("list[bytes]", flat)
+            fields = dict(zip(items[::2], items[1::2], strict=True))
+            position = Position.from_fields(fields) if fields else None
+            if rows == (position.rows if position else 0):
+                self._fence = (fields.get(b"next", b""), fields.get(b"owner", b""))
+                return Stored(position, int(fields.get(b"published", b"0")), self._fence[1])
+        raise PositionError(
+            f"{self._name} says {position.rows if position else 'nothing'}, but {keys.values.decode()} holds "
+            f"{rows!r} rows: Redis lost keys (evicted or deleted). Delete both keys to rebuild the shard from the log"
+        )
+
+    async def _write_owner(self, stored: Stored) -> bool:
+        fields = stored.position.fields() if stored.position else Position().fields() | {b"published": b"0"}
+        fields = {b"owner": self._owner} if stored.position else fields | {b"owner": self._owner}
+        pairs = [part for item in fields.items() for part in item]
+        packed = [
+            resp.command(b"MULTI"),
+            resp.command(b"HSET", self._keys.position, *pairs),
+            resp.command(b"EXEC"),
+            *self._arm(),
+        ]
+        replies = await self._exchange(packed, 5)
+        if replies[2] is None:
+            return False
+        self._fence = (self._fence[0] or b"0", self._owner)
+        self._check_fence(replies[-1], self._fence)
+        return True
+
+    def _transaction(self, layout: RowLayout, delta: Delta, published: int) -> tuple[list[Bytes], int]:
+        keys, states = self._keys, delta.states
+        dead = (states.flags & TOMBSTONE) != 0
+        live = ~dead
+        packed: list[Bytes] = []
+        commands = 1
+        if live.any():
+            ids, state = states.ids[live], states.state[live]
+            values = layout.pack(states.rows[live], states.lsn[live], states.ordinals[live], state)
+            packed += resp.hset(keys.values, ids, values)
+            commands += 1
+            if layout.separate_state:
+                packed += resp.hset(keys.state, ids, np.ascontiguousarray(state).view(np.uint8))
+                commands += 1
+        if dead.any():
+            for key in (keys.values, keys.state) if layout.separate_state else (keys.values,):
+                packed += resp.on_ids(b"HDEL", key, states.ids[dead])
+                commands += 1
+        fields = delta.fields | {b"published": b"%d" % published}
+        packed.append(
+            resp.command(b"HSET", keys.position, *(part for item in fields.items() for part in item))
+        )
+        if delta.removed:
+            packed.append(resp.command(b"HDEL", keys.position, *delta.removed))
+            commands += 1
+        return packed, commands
+
+    async def _exchange(self, packed: Sequence[Bytes], replies: int) -> list[Reply]:
+        if self._connection is None:
+            self._connection = await self._connect()
+        answers = await self._connection.exchange(packed, replies)
+        for answer in answers:
+            if isinstance(answer, Exception):  # out of memory, loading, read-only: nothing was written
+                raise StoreUnavailableError(f"Redis refused a command on {self._name}: {answer}")
+        return answers
+
+    async def _rearm(self, *expected: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+        """Reconnect, watch, and return which of the expected fences holds."""
+        for delay in _delays():
+            try:
+                _, fence = await self._exchange(self._arm(), 2)
+            except StoreUnavailableError:
+                await self._drop()
+                await asyncio.sleep(delay)
+                continue
+            for candidate in reversed(expected):
+                if fence == list(candidate):
+                    return candidate
+            raise FenceLostError(
+                f"{self._name}: after a reconnect the position is {fence!r}, not {expected[0]!r}"
+            )
+        raise AssertionError("unreachable: delays never end")
+
+    def _check_fence(self, reply: Reply, expected: tuple[bytes, bytes]) -> None:
+        if reply != list(expected):
+            raise FenceLostError(
+                f"{self._name}: the position is {reply!r}, this owner left it at {expected!r}"
+            )
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+
+async def read_fields(connect: Connect, keys: ShardKeys, *names: bytes) -> list[bytes | None]:
+    """Return fields of a shard's position, None where not stored; waits for Redis as long as it takes."""
+    for delay in _delays():
+        try:
+            connection = await connect()
+            try:
+                (reply,) = await connection.exchange([resp.command(b"HMGET", keys.position, *names)], 1)
+            finally:
+                await connection.close()
+            if isinstance(reply, list):
+                return cast("list[bytes | None]", reply)
+        except StoreUnavailableError:
+            pass  # waited out below
+        await asyncio.sleep(delay)
+    raise AssertionError("unreachable: delays never end")
+
+
+def _delays() -> Iterator[float]:
+    """Yield back-off times in seconds, without end."""
+    yield from _BACK_OFF
+    yield from repeat(_BACK_OFF[-1])

@@ -1,0 +1,193 @@
+"""Who may change what: the verdict on one event, from the position alone.
+
+Invariant: a verdict depends on nothing but the log before the event, so a replay
+accepts what was accepted. A well-formed frame uses up its producer's sequence
+number whether it is applied, stale or rejected; a forged one uses up nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.errors import ConfigError, FrameError, StateError
+from driftline.frames.events import (
+    BARRIER,
+    PREPARE,
+    QUARANTINE,
+    RESTORE,
+    RESTORE_ROWS,
+    SPEC,
+    Delete,
+    Gradient,
+    Op,
+    Upsert,
+)
+from driftline.ids import shard_of
+from driftline.shard.position import Position, Producer
+from driftline.shard.spec import DROP, MACHINE_VERSION, TableSpec
+
+
+def advance_time(position: Position, timestamp: int, ttl: int) -> tuple[list[bytes], list[int]]:
+    """Move log time on and forget who has been silent for longer than `ttl` milliseconds.
+
+    Returns the producers and the restored ids that were forgotten.
+    """
+    position.time = max(position.time, timestamp)
+    oldest = position.time - ttl
+    producers: list[bytes] = []
+    while position.producers:
+        name, seen = next(iter(position.producers.items()))
+        if seen.time >= oldest:
+            break
+        del position.producers[name]
+        producers.append(name)
+    rows: list[int] = []
+    while position.restored:
+        row, (_, time) = next(iter(position.restored.items()))
+        if time >= oldest:
+            break
+        del position.restored[row]
+        rows.append(row)
+    return producers, rows
+
+
+def take_seq(position: Position, event: Gradient | Upsert | Delete) -> bool:
+    """Use up the event's sequence number; False if it, or a later one, was used before."""
+    origin = event.origin
+    seen = position.producers.get(origin.producer)
+    fresh = seen is None or (origin.epoch, origin.seq) > (seen.epoch, seen.seq)
+    if seen is None:
+        seen = position.producers[origin.producer] = Producer(origin.epoch, origin.seq, position.time)
+    elif fresh:
+        seen.epoch, seen.seq = origin.epoch, origin.seq
+    seen.time = position.time  # a re-send is a sign of life too
+    position.producers.move_to_end(origin.producer)
+    return fresh
+
+
+def check_addressed(event: Gradient | Upsert | Delete | Op, table: str, shard: int) -> None:
+    """Raise FrameError `unknown_table` or `wrong_shard` for a frame meant for another log."""
+    if event.table != table:
+        raise FrameError("unknown_table", f"frame for table {event.table!r} in the log of {table!r}")
+    if event.shard != shard:
+        raise FrameError("wrong_shard", f"frame for shard {event.shard} in the log of shard {shard}")
+
+
+def check_allowed(event: Gradient | Upsert | Delete, position: Position, spec: TableSpec) -> None:
+    """Raise FrameError if the event's producer is shut out or its shape does not fit the table."""
+    if event.origin.producer in position.quarantined:
+        raise FrameError("quarantined", f"producer {event.origin.producer.hex()} is shut out")
+    if isinstance(event, Gradient):
+        _check_width("grads", event.grads, spec.dim)
+    elif isinstance(event, Upsert):
+        check_values(event.ids, event.rows, event.state, event.shard, spec)
+    else:
+        check_ids(event.ids, event.shard, spec.shards)
+
+
+def check_values(
+    ids: NDArray[np.uint64],
+    rows: NDArray[np.float32],
+    state: NDArray[np.float32] | None,
+    shard: int,
+    spec: TableSpec,
+) -> None:
+    """Raise FrameError unless explicit rows fit the table: width, finite, ids in order and at home."""
+    _check_width("rows", rows, spec.dim)
+    if state is not None:
+        _check_width("state", state, spec.state_size)
+    if not np.isfinite(rows).all() or (state is not None and not np.isfinite(state).all()):
+        raise FrameError("non_finite", "explicit rows must be finite")
+    check_ids(ids, shard, spec.shards)
+
+
+def check_ids(ids: NDArray[np.uint64], shard: int, shards: int) -> None:
+    """Raise FrameError unless ids are strictly increasing and belong to `shard`."""
+    if not (ids[1:] > ids[:-1]).all():
+        raise FrameError("unsorted_ids", "ids must be strictly increasing")
+    foreign = shard_of(ids, shards) != shard
+    if foreign.any():
+        raise FrameError("foreign_ids", f"id {ids[foreign][0]} does not belong to shard {shard} of {shards}")
+
+
+def _check_width(name: str, matrix: NDArray[np.float32], width: int) -> None:
+    if matrix.shape[1] != width:
+        raise FrameError("wrong_dim", f"{name} have {matrix.shape[1]} columns, the table has {width}")
+
+
+def effective_read_pos(event: Gradient, spec: TableSpec) -> int | None:
+    """Return the position the gradient is judged by; None: it is never stale."""
+    if event.read_pos is None and spec.policy.without_read_pos == DROP:
+        return 0
+    return event.read_pos
+
+
+def is_stale(read_pos: int | None, position: Position) -> bool:
+    """Tell whether rows read at `read_pos` were read before the last restore."""
+    return read_pos is not None and position.floor > 0 and read_pos <= position.floor
+
+
+def superseded(ids: NDArray[np.uint64], read_pos: int | None, position: Position) -> NDArray[np.bool_]:
+    """Return a mask of ids whose rows were put back by a restore-rows after they were read."""
+    if read_pos is None or not position.restored:
+        return np.zeros(len(ids), bool)
+    named = [row for row, (at, _) in position.restored.items() if read_pos <= at]
+    return np.isin(ids, np.array(named, np.uint64))
+
+
+def check_op(op: Op, position: Position) -> None:
+    """Raise FrameError if an op's body makes no sense here; StateError if this release is too old for it."""
+    if op.kind == SPEC:
+        _check_spec(op, position)
+        return
+    spec = position.table_spec()
+    if spec is None:
+        raise FrameError("no_spec", f"{op.kind} before the table's spec")
+    if op.kind == QUARANTINE:
+        _producer(op)
+    elif op.kind == RESTORE and not isinstance(op.body.get("from_epoch"), int):
+        raise FrameError("bad_op", "restore needs from_epoch")
+    elif op.kind == RESTORE_ROWS:
+        if op.rows is None or op.state is None:
+            raise FrameError("bad_op", "restore-rows needs rows and state")
+        check_values(op.ids, op.rows, op.state, op.shard, spec)
+    elif op.kind not in (BARRIER, PREPARE, RESTORE):
+        raise FrameError("bad_op", f"op {op.kind!r}")
+
+
+def quarantined_producer(op: Op) -> bytes:
+    """Return the producer that a quarantine op shuts out."""
+    return _producer(op)
+
+
+def _producer(op: Op) -> bytes:
+    text = op.body.get("producer")
+    try:
+        producer = bytes.fromhex(text) if isinstance(text, str) else b""
+    except ValueError:
+        producer = b""
+    if len(producer) != 16:
+        raise FrameError("bad_op", f"quarantine names no producer: {text!r}")
+    return producer
+
+
+def _check_spec(op: Op, position: Position) -> None:
+    version = op.body.get("machine_version")
+    if isinstance(version, int) and version > MACHINE_VERSION:
+        raise StateError(
+            f"table {op.table} asks for machine version {version}; this release implements "
+            f"{MACHINE_VERSION}: upgrade the aggregator"
+        )
+    try:
+        spec = TableSpec.from_json(op.body)
+    except ConfigError as error:
+        raise FrameError("bad_spec", str(error)) from None
+    if spec.name != op.table or op.shard >= spec.shards:
+        raise FrameError(
+            "bad_spec", f"spec of {spec.name!r} with {spec.shards} shards, read by shard {op.shard}"
+        )
+    current = position.table_spec()
+    refused = current.change_refused(spec) if current else None
+    if refused:
+        raise FrameError("bad_spec", refused)

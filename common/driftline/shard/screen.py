@@ -1,0 +1,201 @@
+"""Reads a stretch of log and judges it: the first half of the state machine.
+
+Invariant: the position moves over exactly the records judged, one by one in log
+order; checks of contents are gathered over many frames, because they do not
+influence the judgement of a later frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from driftline.errors import FrameError
+from driftline.frames.events import Delete, Event, Gradient, Op, Upsert, event_of
+from driftline.frames.headers import Keyring
+from driftline.frames.states import UPSERT_CAUSE
+from driftline.frames.tensors import decode
+from driftline.ids import OPS_PRODUCER, lsn, shard_of
+from driftline.log.base import Record
+from driftline.shard import acceptance
+from driftline.shard.plan import Gradients, PendingOp, Plan, Rejected, Removals, Values
+from driftline.shard.position import Position, fingerprint
+from driftline.shard.spec import TableSpec
+
+MAX_FRAME = 8 << 20
+"""Hard limit before a table has a policy, and for ops."""
+
+
+class Screen:
+    """Judges records against a position, which it moves."""
+
+    def __init__(self, table: str, shard: int, keyring: Keyring, position: Position) -> None:
+        self._table, self._shard, self._keyring = table, shard, keyring
+        self._position = position
+        self._spec: TableSpec | None = None
+        self._lr = np.float32(0)
+        self._changed: set[bytes] = set()
+        self._forgotten: set[bytes] = set()  # fields of `w`
+
+    def enter_spec(self, spec: TableSpec, lr: np.float32) -> None:
+        """Judge by `spec` from the next record on."""
+        self._spec, self._lr = spec, lr
+
+    def remember(self, field: bytes) -> None:
+        """Note that a field of `w` is set again."""
+        self._forgotten.discard(field)
+
+    def take_changes(self) -> tuple[set[bytes], list[bytes]]:
+        """Return the producers seen, and the fields of `w` gone, since the last call."""
+        changed, forgotten = self._changed, self._forgotten
+        self._changed, self._forgotten = set(), set()
+        return changed, sorted(forgotten)
+
+    def run(self, records: Sequence[Record]) -> Plan:
+        """Judge `records` up to and including the first accepted op."""
+        plan, frames = Plan(), list[tuple[Record, Gradient]]()
+        last: Record | None = None
+        for record in records:
+            plan.consumed += 1
+            try:
+                event = self._read(record)
+                if isinstance(event, Op) and self._is_due(event):
+                    plan.op = PendingOp(event, record)
+                    break
+                self.advance(record)
+                if isinstance(event, Op) or not self._take_seq(event):
+                    plan.counts["duplicate"] += 1
+                else:
+                    self._accept(event, record, plan, frames)
+            except FrameError as error:
+                self.advance(record)
+                plan.rejected.append(Rejected(record, error.reason, str(error)))
+            last = record
+        if last is not None:
+            self._position.next, self._position.fp = last.offset + 1, fingerprint(last)
+        self._close(frames, plan)
+        return plan
+
+    def advance(self, record: Record) -> None:
+        """Move log time over `record` and forget who has been silent too long."""
+        if self._spec is None:
+            self._position.time = max(self._position.time, record.timestamp)
+            return
+        ttl = self._spec.policy.producer_ttl_ms
+        producers, rows = acceptance.advance_time(self._position, record.timestamp, ttl)
+        self._changed.difference_update(producers)
+        self._forgotten.update(b"p:" + name for name in producers)
+        self._forgotten.update(b"r:%d" % row for row in rows)
+
+    def _read(self, record: Record) -> Event:
+        limit = self._spec.policy.max_frame if self._spec else MAX_FRAME
+        signed = any(name == "dl-mac" for name, _ in record.headers)
+        event = event_of(decode(record.value, limit=MAX_FRAME if signed else limit))
+        if isinstance(event, Op) or event.origin.producer == OPS_PRODUCER:
+            if event.origin.producer != OPS_PRODUCER or not self._keyring.verifies(
+                record.value, record.headers
+            ):
+                raise FrameError("forged", "an op without a valid signature of this deployment")
+            if not isinstance(event, Op):
+                raise FrameError("forged", "the router sends ops only")
+        return event
+
+    def _is_due(self, op: Op) -> bool:
+        """Tell whether the op is new here; raises FrameError if it is and makes no sense."""
+        if op.origin.seq <= self._position.op:
+            return False
+        try:
+            acceptance.check_addressed(op, self._table, self._shard)
+            acceptance.check_op(op, self._position)
+        except FrameError:
+            self._position.op = op.origin.seq  # well-formed: its number is used up
+            raise
+        return True
+
+    def _take_seq(self, event: Gradient | Upsert | Delete) -> bool:
+        self._changed.add(event.origin.producer)
+        self._forgotten.discard(b"p:" + event.origin.producer)
+        return acceptance.take_seq(self._position, event)
+
+    def _accept(
+        self,
+        event: Gradient | Upsert | Delete,
+        record: Record,
+        plan: Plan,
+        frames: list[tuple[Record, Gradient]],
+    ) -> None:
+        acceptance.check_addressed(event, self._table, self._shard)
+        if self._spec is None:
+            raise FrameError("no_spec", f"table {self._table} has no spec yet")
+        acceptance.check_allowed(event, self._position, self._spec)
+        if isinstance(event, Gradient):
+            if acceptance.is_stale(acceptance.effective_read_pos(event, self._spec), self._position):
+                plan.counts["stale"] += 1
+            elif len(event.ids):
+                frames.append((record, event))
+            return
+        self._close(frames, plan)
+        at = lsn(self._position.gen, record.offset)
+        if isinstance(event, Upsert):
+            plan.runs.append(Values(event.ids, event.rows, event.state, at, UPSERT_CAUSE))
+        else:
+            plan.runs.append(Removals(event.ids, at))
+        plan.counts["rows"] += len(event.ids)
+
+    def _close(self, frames: list[tuple[Record, Gradient]], plan: Plan) -> None:
+        """Turn the gradient frames gathered so far into one run, leaving out those with bad ids."""
+        assert not frames or self._spec is not None, "gradients are gathered under a spec only"
+        if not frames or self._spec is None:
+            return
+        good = self._check_ids(list(frames), plan)
+        frames.clear()
+        if not good:
+            return
+        sizes = [len(event.ids) for _, event in good]
+        gen = self._position.gen
+        run = Gradients(
+            np.concatenate([event.ids for _, event in good]),
+            np.concatenate([event.grads for _, event in good]),
+            np.repeat(np.array([self._lr if e.lr is None else e.lr for _, e in good], np.float32), sizes),
+            np.repeat(np.array([lsn(gen, record.offset) for record, _ in good], np.uint64), sizes),
+        )
+        if self._position.restored:
+            run = self._without_superseded(run, good, plan)
+        plan.counts["rows"] += len(run.ids)
+        plan.runs.append(run)
+
+    def _check_ids(self, frames: list[tuple[Record, Gradient]], plan: Plan) -> list[tuple[Record, Gradient]]:
+        assert self._spec is not None, "gradients are gathered under a spec only"
+        ids = np.concatenate([event.ids for _, event in frames])
+        starts = np.cumsum([0, *(len(event.ids) for _, event in frames)])[:-1]
+        unsorted = np.zeros(len(ids), bool)
+        unsorted[1:] = ids[1:] <= ids[:-1]
+        unsorted[starts] = False
+        foreign = shard_of(ids, self._spec.shards) != self._shard
+        if not unsorted.any() and not foreign.any():
+            return frames
+        good: list[tuple[Record, Gradient]] = []
+        for record, event in frames:
+            try:
+                acceptance.check_ids(event.ids, self._shard, self._spec.shards)
+                good.append((record, event))
+            except FrameError as error:
+                plan.rejected.append(Rejected(record, error.reason, str(error)))
+        return good
+
+    def _without_superseded(
+        self, run: Gradients, frames: list[tuple[Record, Gradient]], plan: Plan
+    ) -> Gradients:
+        assert self._spec is not None, "gradients are gathered under a spec only"
+        stale = np.concatenate(
+            [
+                acceptance.superseded(
+                    event.ids, acceptance.effective_read_pos(event, self._spec), self._position
+                )
+                for _, event in frames
+            ]
+        )
+        plan.counts["stale"] += int(np.count_nonzero(stale))
+        keep = ~stale
+        return Gradients(run.ids[keep], run.grads[keep], run.lr[keep], run.lsn[keep])

@@ -1,0 +1,120 @@
+"""Forwards the ops of a group to every shard of every table of the group.
+
+Invariant: op n is acknowledged in every partition before op n+1 is sent to any.
+A router that starts again repeats ops, which shards recognise by their number;
+two routers at once do no harm, because each keeps that order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from driftline import topics
+from driftline.errors import ConfigError, FrameError
+from driftline.frames.events import (
+    BARRIER,
+    QUARANTINE,
+    RESTORE_ROWS,
+    SPEC,
+    Op,
+    Origin,
+    write_event,
+)
+from driftline.frames.headers import Keyring, cloud_event
+from driftline.ids import OPS_PRODUCER, shard_of
+from driftline.log import Log, Outgoing, Record
+from driftline.ops.catalogue import Born
+from driftline.ops.requests import op_number, read_op
+from driftline.shard.plan import Rejected
+from driftline.shard.spec import TableSpec
+from driftline_services.aggregator.appending import append
+from driftline_services.aggregator.dead_letters import dead_letter
+
+_logger = logging.getLogger(__name__)
+FORWARDED = frozenset({SPEC, BARRIER, QUARANTINE, RESTORE_ROWS})
+
+
+def resume_offset(tables: Mapping[str, Born], seen: Mapping[tuple[str, int], int]) -> int | None:
+    """Return the offset of the first op that some shard may not have seen; None without tables.
+
+    `seen` holds the number of the last op per (table, shard) known to the store.
+    """
+    offsets = [
+        max(seen.get((name, shard), 0), born.offset)  # op n is at offset n-1: the next one is at n
+        for name, born in tables.items()
+        for shard in range(born.spec.shards)
+    ]
+    return min(offsets, default=None)
+
+
+class Router:
+    """The ops topic's one reader that writes."""
+
+    def __init__(self, log: Log, group: str, keyring: Keyring, tables: Mapping[str, Born]) -> None:
+        self._log, self._group, self._keyring, self._tables = log, group, keyring, tables
+
+    async def forward(self, record: Record) -> None:
+        """Forward the op in `record`, or put it with the refused ones. Waits out an absent log."""
+        try:
+            op = read_op(record, self._keyring)
+            targets = await self._targets(op, record.offset)
+        except (FrameError, ConfigError) as error:
+            reason = error.reason if isinstance(error, FrameError) else "bad_spec"
+            letter = dead_letter(self._group, 0, Rejected(record, reason, str(error)))
+            _logger.warning("op at %s/%d refused: %s", topics.ops(self._group), record.offset, error)
+            await append(self._log, topics.refused_ops(self._group), 0, [letter])
+            return
+        await asyncio.gather(
+            *(
+                append(self._log, topics.gradients(frame.table), frame.shard, [self._signed(frame)])
+                for frame in targets
+            )
+        )
+        _logger.info("op %d (%s) forwarded to %d shards", op_number(record.offset), op.kind, len(targets))
+
+    async def _targets(self, op: Op, offset: int) -> list[Op]:
+        if op.kind not in FORWARDED:
+            raise FrameError("unsupported", f"this release does not carry out op {op.kind!r}")
+        number = op_number(offset)
+        if op.kind == SPEC:
+            spec = TableSpec.from_json(op.body)
+            if spec.group != self._group:
+                raise FrameError("bad_spec", f"table {spec.name} belongs to group {spec.group!r}")
+            await self._create_topics(spec)
+            return [_part(op, spec, shard, number) for shard in range(spec.shards)]
+        return [
+            _part(op, born.spec, shard, number)
+            for born in self._reached(op, offset)
+            for shard in range(born.spec.shards)
+        ]
+
+    def _reached(self, op: Op, offset: int) -> Iterable[Born]:
+        if op.kind == RESTORE_ROWS and op.table not in self._tables:
+            raise FrameError("unknown_table", f"restore-rows for table {op.table!r}")
+        return [
+            born
+            for name, born in sorted(self._tables.items())
+            if born.offset < offset and (op.kind != RESTORE_ROWS or name == op.table)
+        ]
+
+    async def _create_topics(self, spec: TableSpec) -> None:
+        for name in (topics.gradients(spec.name), topics.updates(spec.name), topics.dead_letters(spec.name)):
+            await self._log.create_topic(name, spec.shards)
+
+    def _signed(self, frame: Op) -> Outgoing:
+        value = write_event(frame)
+        event_id = f"op/{frame.origin.seq}/{frame.shard}"
+        headers = cloud_event(frame.kind, f"group/{self._group}", event_id)
+        return Outgoing(value, None, (*headers, *self._keyring.sign(value)))
+
+
+def _part(op: Op, spec: TableSpec, shard: int, number: int) -> Op:
+    origin = Origin(OPS_PRODUCER, 0, number)
+    if op.kind != RESTORE_ROWS or op.rows is None or op.state is None:
+        return Op(op.kind, spec.name, shard, origin, op.body)
+    mine = np.flatnonzero(shard_of(op.ids, spec.shards) == shard)
+    return Op(op.kind, spec.name, shard, origin, op.body, op.ids[mine], op.rows[mine], op.state[mine])

@@ -1,0 +1,291 @@
+"""Drives one shard: records in, rows committed, states published.
+
+Invariants: what is committed is a prefix of the log; states are published only
+after their commit; a dead letter is acknowledged before the commit that passes
+its record; an op is a full stop: everything before it is committed and published
+before its marker is, and only then may a commit pass it. A runner that lost its
+fence is dead: whatever it had not committed is dropped with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline import topics
+from driftline.errors import FrameError
+from driftline.frames.events import RESTORE_ROWS, Delete, Op, read_event
+from driftline.frames.headers import Keyring
+from driftline.frames.states import Marker, States
+from driftline.ids import lsn
+from driftline.log import Log, Record
+from driftline.rows.layout import RowLayout
+from driftline.rows.shard_store import ShardStore
+from driftline.shard.machine import Delta, Shard
+from driftline.shard.plan import PendingOp, Plan
+from driftline.shard.screen import MAX_FRAME
+from driftline_services.aggregator.appending import append
+from driftline_services.aggregator.dead_letters import dead_letter
+from driftline_services.aggregator.stats import ShardStats
+from driftline_services.aggregator.takeover import check_log
+from driftline_services.aggregator.updates import Updates
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what one shard holds and how far publishing may lag."""
+
+    cache_bytes: int = 256 << 20
+    flush_bytes: int = 8 << 20  # dirty rows that may pile up before applying waits for a commit
+    publish_window: int = 16 << 20  # gradients log, in bytes
+    mark_after: float = 0.5  # seconds idle before `published` is written on its own
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a shard has come; `stats` count since this owner took over."""
+
+    applied: int = 0  # next offset, in memory
+    committed: int = 0  # next offset, in Redis
+    stats: ShardStats = field(default_factory=ShardStats)
+
+
+class ShardRunner:
+    """One owner's work on one shard, from `start` until `close` or a lost fence."""
+
+    def __init__(
+        self,
+        table: str,
+        shard: int,
+        *,
+        store: ShardStore,
+        log: Log,
+        keyring: Keyring,
+        limits: Limits | None = None,
+    ) -> None:
+        self._table, self._index = table, shard
+        self._store, self._log, self._keyring = store, log, keyring
+        self._limits = limits or Limits()
+        self._shard = Shard(table, shard, keyring)
+        self._updates = Updates(log, table, shard, 0)
+        self._changing = asyncio.Lock()  # the machine is between two consistent states
+        self._work = asyncio.Event()
+        self._settled = asyncio.Condition()  # notified after each commit
+        self._flying = False  # a transaction is under way
+        self._marked = 0  # `published` as Redis has it
+        self._log_bytes = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self.progress = Progress()
+
+    @property
+    def shard(self) -> Shard:
+        """The state machine, for reading."""
+        return self._shard
+
+    @property
+    def published(self) -> int:
+        """Offset below which every record's states are acknowledged."""
+        return self._updates.published
+
+    async def start(self) -> int:
+        """Take the shard over and return the offset to read the log from.
+
+        Raises PositionError when log and store do not belong together.
+        """
+        stored = await self._store.take()
+        position = stored.position
+        self._shard = Shard(self._table, self._index, self._keyring, position)
+        await check_log(self._log, self._table, self._index, self._shard.position)
+        start = min(stored.published, self._shard.position.next)
+        bounds = await self._log.bounds(topics.gradients(self._table), self._index)
+        start = max(start, bounds.begin)
+        self._updates = Updates(self._log, self._table, self._index, start)
+        self._marked = stored.published
+        self.progress.applied = self.progress.committed = self._shard.position.next
+        self._tasks = [asyncio.create_task(self._updates.run()), asyncio.create_task(self._flush_forever())]
+        return start
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Apply `records`, which follow those applied before. Raises FenceLostError, StateError.
+
+        Returns when they are applied in memory; see `drain` for when they are durable.
+        """
+        expected = self._shard.position.next
+        old = [record for record in records if record.offset < expected]
+        rest: Sequence[Record] = records
+        if old:
+            await self._guard(self._publish_again(old))
+            rest = records[len(old) :]
+        while rest:
+            await self._guard(self._wait_for_room())
+            async with self._changing:
+                plan = self._shard.screen(rest)
+                await self._guard(self._apply(plan))
+                self._log_bytes += sum(len(record.value) for record in rest[: plan.consumed])
+                self.progress.applied = self._shard.position.next
+            self._work.set()
+            rest = rest[plan.consumed :]
+            if plan.op is not None:
+                await self._pass(plan.op)
+
+    async def drain(self) -> None:
+        """Return once everything applied is committed and published. Raises FenceLostError."""
+        await self._guard(self._drain())
+
+    async def close(self) -> None:
+        """Stop at once; what is not committed is left to the next owner."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._store.close()
+
+    async def failure(self) -> BaseException:
+        """Wait until a background task fails and return why."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(iter(done)).exception() or RuntimeError("a background task of the shard ended")
+
+    async def _guard(self, work: Awaitable[_Result]) -> _Result:
+        """Await `work`, or raise what ended a background task meanwhile: waiting for it would hang."""
+        main: asyncio.Future[_Result] = asyncio.ensure_future(work)
+        try:
+            watched: set[asyncio.Future[object]] = {main, *self._tasks}  # type: ignore[arg-type]
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for task in self._tasks:
+                if task.done() and not main.done():
+                    task.result()
+            return await main
+        finally:
+            if not main.done():
+                main.cancel()
+
+    async def _apply(self, plan: Plan) -> None:
+        fetched = None
+        if len(plan.missing):
+            fetched = await self._store.fetch(self._layout(), plan.missing)
+        self._shard.apply(plan, fetched)
+        self._shard.cache.trim(self._limits.cache_bytes)
+        if plan.rejected:
+            letters = [dead_letter(self._table, self._index, item) for item in plan.rejected]
+            await append(self._log, topics.dead_letters(self._table), self._index, letters)
+        self.progress.stats.add(plan)
+
+    async def _pass(self, pending: PendingOp) -> None:
+        op = pending.op
+        await self.drain()
+        async with self._changing:
+            if op.kind == RESTORE_ROWS:
+                missing = self._shard.missing(op.ids)
+                if len(missing):
+                    self._shard.cache.enter(await self._store.fetch(self._layout(), missing))
+            self._shard.apply_op(pending)
+            self._log_bytes += len(pending.record.value)
+            self.progress.applied = self._shard.position.next
+            self.progress.stats.ops += 1
+            if op.kind != RESTORE_ROWS:  # its rows are published like any others
+                position, tensors = self._shard.position.snapshot()
+                await self._updates.mark(
+                    Marker(op.kind, self._table, self._index, op.origin.seq, op.body, position, tensors)
+                )
+                await self._updates.jump(self._shard.position.next)
+        self._work.set()
+        await self.drain()
+
+    async def _publish_again(self, records: Sequence[Record]) -> None:
+        """Publish the rows that committed records name, as Redis holds them now.
+
+        Their states may not have been acknowledged to the owner before.
+        """
+        named: list[NDArray[np.uint64]] = []
+        deleted: dict[int, int] = {}
+        for record in records:
+            try:
+                event = read_event(record.value, limit=MAX_FRAME)
+            except FrameError:
+                continue  # it is a dead letter already
+            if isinstance(event, Delete):
+                at = lsn(self._shard.position.gen, record.offset)
+                deleted.update(dict.fromkeys(event.ids.tolist(), at))
+            if not isinstance(event, Op) or event.kind == RESTORE_ROWS:
+                named.append(event.ids)
+        if named:
+            await self._updates.write(await self._stored_states(np.unique(np.concatenate(named)), deleted))
+        await self._updates.jump(records[-1].offset + 1)
+        self._work.set()
+
+    async def _stored_states(self, ids: NDArray[np.uint64], deleted: dict[int, int]) -> States:
+        missing = self._shard.missing(ids)
+        if len(missing):
+            self._shard.cache.enter(await self._store.fetch(self._layout(), missing))
+        states = self._shard.states_of(ids)
+        gone = np.array([deleted.get(row, 0) for row in ids.tolist()], np.uint64)
+        at = np.where(states.lsn == 0, gone, states.lsn)
+        keep = at != 0  # absent, and no delete says since when: refused or skipped, nobody has it
+        return States(
+            states.table,
+            states.shard,
+            ids[keep],
+            states.ordinals[keep],
+            at[keep],
+            states.rows[keep],
+            states.state[keep],
+            states.flags[keep],
+        )
+
+    async def _flush_forever(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._limits.mark_after):
+                    await self._work.wait()
+            except TimeoutError:
+                if self._marked < self._updates.published:
+                    await self._flush()
+                continue
+            self._work.clear()
+            while self._shard.dirty:
+                await self._flush()
+
+    async def _flush(self) -> None:
+        await self._updates.wait_for_room(self._log_bytes, self._limits.publish_window)
+        async with self._changing:
+            delta = self._shard.take_delta()
+            log_bytes, self._flying = self._log_bytes, True
+        published = min(self._updates.published, delta.next)
+        begun = time.perf_counter()
+        await self._store.commit(self._layout(), delta, published)
+        self.progress.stats.committed(len(delta.states), time.perf_counter() - begun)
+        await self._settle(delta, published, log_bytes)
+
+    async def _settle(self, delta: Delta, published: int, log_bytes: int) -> None:
+        self._shard.committed()
+        self._marked = published
+        self._updates.offer(delta.states, delta.next, log_bytes)
+        async with self._settled:
+            self.progress.committed, self._flying = delta.next, False
+            self._settled.notify_all()
+
+    async def _drain(self) -> None:
+        async with self._settled:
+            await self._settled.wait_for(
+                lambda: not self._flying and self.progress.committed >= self._shard.position.next
+            )
+        await self._updates.wait_for(self._shard.position.next)
+
+    async def _wait_for_room(self) -> None:
+        async with self._settled:
+            await self._settled.wait_for(
+                lambda: (
+                    self._shard.cache.dirty_count * self._shard.cache.row_bytes <= self._limits.flush_bytes
+                )
+            )
+
+    def _layout(self) -> RowLayout:
+        spec = self._shard.spec
+        return RowLayout(spec.dim, spec.state_size) if spec else RowLayout(1, 0)

@@ -1,0 +1,203 @@
+"""Batches from Kafka: Faust's aiokafka transport, merged where aiokafka hands records over.
+
+Invariant: records and the position behind them are read in one step of the
+consumer thread's event loop, as are a seek and the turn it starts. So each batch
+carries its exact [start, next), and none is taken for one of another turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import aiokafka
+from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
+from aiokafka.structs import TopicPartition as KafkaPartition
+from faust.transport.drivers import aiokafka as driver
+from mode import Service
+
+from driftline.errors import PositionError
+from driftline.log.base import Record
+from driftline_services.chassis.consumer import BatchConsumer
+from driftline_services.chassis.handler import Batch, TopicPartition
+from driftline_services.chassis.lanes import Delivery
+
+T = TypeVar("T")
+HINT_TIMEOUT = 5.0  # seconds; a commit is not worth a longer wait
+
+
+@dataclass(slots=True)
+class Cursor:
+    """Where a partition is read, in which turn."""
+
+    turn: int
+    next: int
+
+
+class Wanted:
+    """The partitions to fetch, asked for at the moment records are handed over.
+
+    A set would be a snapshot, and an empty one means *all* to aiokafka.
+    """
+
+    def __init__(self, consumer: BatchConsumer) -> None:
+        self._wanting = consumer.chassis.wanting
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, tp: object) -> bool:
+        return self._wanting(cast(TopicPartition, tp))
+
+
+class BatchThread(driver.AIOKafkaConsumerThread):
+    """The thread that owns the aiokafka consumer. All but `run` runs inside it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._cursors: dict[TopicPartition, Cursor] = {}
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust fixes 1.5 s; meanwhile a partition that is sought or re-opened waits.
+        consumer._fetch_max_wait_ms = int(
+            cast(BatchConsumer, self.consumer).chassis.settings.fetch_wait * 1000
+        )
+        return consumer
+
+    async def run(self, step: Coroutine[Any, Any, T], timeout: float) -> T:
+        """Run `step` inside the thread, from outside. TimeoutError if the thread does not answer.
+
+        Faust's `call_thread` has two workers only, and waits for ever for a thread that has died.
+        """
+        future = asyncio.run_coroutine_threadsafe(step, self.thread_loop)
+        return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+
+    async def fetch(self, wanted: Wanted, timeout: float) -> list[Delivery]:
+        consumer = self._ensure_consumer()
+        try:
+            records = await self._fetch_records(consumer, cast(Any, wanted), timeout)
+        except OffsetOutOfRangeError as error:
+            raise PositionError(
+                f"{error.args[0]}: the log does not hold this position (truncated, recreated, or expired); "
+                "it is never reset by itself: see `driftline table relog`"
+            ) from error
+        if not records:
+            return []
+        assignment = consumer._subscription.subscription.assignment
+        deliveries = []
+        for (
+            tp,
+            got,
+        ) in records.items():  # no await since the drain: the position is exactly its end
+            cursor = self._cursors.get(cast(TopicPartition, tp))
+            if cursor is not None:
+                position = assignment.state_value(tp).position
+                deliveries.append(_delivery(got, cursor, position))
+                cursor.next = position
+        return deliveries
+
+    async def move(self, tp: TopicPartition, position: int, turn: int) -> None:
+        try:
+            self._ensure_consumer().seek(KafkaPartition(*tp), position)
+        except IllegalStateError:  # just taken away; the session is about to end
+            self._cursors.pop(tp, None)
+        else:
+            self._cursors[tp] = Cursor(turn, position)
+
+    async def all_topics(self) -> frozenset[str]:
+        return frozenset(await self._ensure_consumer().topics())
+
+    async def join(self, topics: frozenset[str]) -> None:
+        self._ensure_consumer().subscribe(topics=set(topics), listener=self._rebalance_listener)
+
+    async def commit_offsets(self, offsets: Mapping[KafkaPartition, OffsetAndMetadata]) -> None:
+        await self._ensure_consumer().commit(offsets)
+
+
+def _delivery(records: Sequence[ConsumerRecord[bytes, bytes]], cursor: Cursor, position: int) -> Delivery:
+    first = records[0]
+    batch = Batch(
+        first.topic,
+        first.partition,
+        cursor.next,
+        position,
+        [
+            Record(
+                r.offset,
+                r.timestamp,
+                r.key,
+                r.value if r.value is not None else b"",
+                tuple(r.headers),
+            )
+            for r in records
+        ],
+    )
+    return Delivery(batch, cursor.turn, sum(max(0, r.serialized_value_size) for r in records))
+
+
+class KafkaConsumer(BatchConsumer, driver.Consumer):
+    """Group member on a Kafka broker; static if the app has an instance id."""
+
+    _thread: BatchThread
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self._wanted = Wanted(self)
+
+    def _new_consumer_thread(self) -> BatchThread:
+        return BatchThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def fetch(self, timeout: float) -> Sequence[Delivery]:
+        return cast(
+            Sequence[Delivery],
+            await self._thread.call_thread(self._thread.fetch, self._wanted, timeout),
+        )
+
+    async def move(self, tp: TopicPartition, position: int, turn: int) -> None:
+        await self._thread.run(self._thread.move(tp, position, turn), self._answer_timeout)
+
+    async def existing_topics(self) -> frozenset[str]:
+        try:
+            return await self._thread.run(self._thread.all_topics(), self._answer_timeout)
+        except (KafkaError, TimeoutError) as error:
+            self.log.warning("topics cannot be listed now, asking again: %r", error)
+            return self._subscribed
+
+    async def join(self, topics: frozenset[str]) -> None:
+        await self._thread.run(self._thread.join(topics), self._answer_timeout)
+
+    async def store_hints(self, positions: Mapping[TopicPartition, int]) -> bool:
+        offsets = {KafkaPartition(*tp): OffsetAndMetadata(p, "") for tp, p in positions.items()}
+        try:
+            await self._thread.run(self._thread.commit_offsets(offsets), HINT_TIMEOUT)
+        except (KafkaError, TimeoutError) as error:  # a hint: never a reason to stop
+            self.log.warning("offset hint not committed: %r", error)
+            return False
+        return True
+
+    @property
+    def _answer_timeout(self) -> float:
+        return self.chassis.settings.request_timeout
+
+    @Service.task
+    async def _stay_alive(self) -> None:
+        """Count as polling while nothing can be fetched.
+
+        aiokafka leaves the group after `max_poll_interval` without a poll, and joins again only
+        on a poll. A stream that is full, or a flow that is stopped, polls neither: without this
+        tick the first evicts us, and after any eviction the worker would hang for ever. A handler
+        that really hangs is the business of `drain_timeout`, not of the group.
+        """
+        async for _ in self.itertimer(1.0, name="stay_alive"):
+            self._thread._ensure_consumer()._subscription._last_fetch_ended = time.monotonic()
+
+
+class KafkaTransport(driver.Transport):
+    """`kafka://`, with batches."""
+
+    Consumer = KafkaConsumer

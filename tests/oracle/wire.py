@@ -1,0 +1,233 @@
+"""Event frames from and to bytes, by `json` and `struct` alone.
+
+Invariant: `decode` accepts exactly what architecture.md, "Event frames", lays
+down: safetensors (u64 header length, JSON header, raw little-endian tensors
+without holes), all metadata values strings, and for each type its own tensors.
+Whatever fails here is undecodable; what a table's rules refuse is not judged here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tests.oracle.f32 import F32, from_hex_bits
+
+OPS_PRODUCER = bytes.fromhex("e72853feec7d524ca180a88923a4b668")
+"""UUIDv5 of "ops" under 6d3a4f9e-52a0-5d0c-9a4c-6c0f3f1f7a11."""
+
+EVENTS = ("gradient", "upsert", "delete")
+OPS = ("spec", "barrier", "quarantine", "prepare", "restore", "restore-rows")
+
+_SIZES = {"U64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_FLOATS = ("F32", "F16", "BF16")
+_REQUIRED = {"gradient": ("ids", "grads"), "upsert": ("ids", "rows"), "delete": ("ids",)}
+_REQUIRED["restore-rows"] = ("ids", "rows", "state")
+
+T = TypeVar("T")
+Matrix = tuple[tuple[F32, ...], ...]
+
+
+class UndecodableError(Exception):
+    """These bytes are no frame; formats.md: "a forged or undecodable frame uses up no seq"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded frame; `values` are the grads of a gradient, otherwise the rows."""
+
+    kind: str
+    table: str
+    shard: int
+    producer: bytes
+    epoch: int
+    seq: int
+    read_pos: int | None = None
+    lr: F32 | None = None
+    body: Mapping[str, object] | None = None
+    ids: tuple[int, ...] = ()
+    values: Matrix = ()
+    width: int = 0
+    state: Matrix | None = None
+    state_width: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+def signed(value: bytes, headers: Sequence[tuple[str, bytes]], keys: Mapping[str, bytes]) -> bool | None:
+    """Tell whether the frame's mac is right; None when it carries none.
+
+    formats.md: "headers `dl-kid`, `dl-mac` = HMAC-SHA256 over the frame bytes"; `keys` holds the
+    deployment's current and retired keys: "Retired keys stay valid for verification".
+    """
+    found = dict(headers)
+    if "dl-kid" not in found and "dl-mac" not in found:
+        return None
+    key = keys.get(found.get("dl-kid", b"").decode("latin-1"))
+    if key is None:
+        return False
+    mac = hmac.new(key, value, hashlib.sha256).hexdigest().encode()
+    return hmac.compare_digest(mac, found.get("dl-mac", b""))
+
+
+def decode(value: bytes) -> Frame:
+    """Decode a frame or raise UndecodableError saying which rule it breaks."""
+    meta, tensors = _container(value)
+    kind = _text(meta, "type")
+    if kind not in EVENTS + OPS:
+        raise UndecodableError(f"type {kind!r} is unknown")
+    if _text(meta, "schema") != "1":
+        raise UndecodableError(f"schema {meta['schema']!r} is not 1")
+    # Choice: tensors that mean nothing for the type are passed over.
+    if not set(_REQUIRED.get(kind, ())) <= set(tensors):
+        raise UndecodableError(f"a {kind} must have more tensors than {sorted(tensors)}")
+    producer = _text(meta, "producer")
+    if len(producer) != 32:
+        raise UndecodableError(f"producer {producer!r} is not 32 hex digits")
+    seq = _number(meta, "seq", 64)
+    body: Mapping[str, object] | None = None
+    if kind in OPS:
+        body = _json_object(_text(meta, "body"))
+        if _number(meta, "op", 64) != seq:
+            raise UndecodableError(f"op {meta['op']} is not the seq {seq} of its frame")
+    ids = _ids(tensors["ids"]) if "ids" in tensors else ()
+    grads = "grads" if kind == "gradient" else "rows"
+    values, width = _matrix(tensors, grads, len(ids), _FLOATS if kind == "gradient" else ("F32",))
+    state, state_width = _matrix(tensors, "state", len(ids), ("F32",))
+    return Frame(
+        kind=kind,
+        table=_text(meta, "table"),
+        shard=_number(meta, "shard", 32),
+        producer=_try(lambda: bytes.fromhex(producer), "producer"),
+        epoch=_number(meta, "producer_epoch", 32),
+        seq=seq,
+        read_pos=_number(meta, "read_pos", 64) if "read_pos" in meta else None,
+        lr=_rate(_text(meta, "lr")) if "lr" in meta else None,
+        body=body,
+        ids=ids,
+        values=values,
+        width=width,
+        state=state if "state" in tensors else None,
+        state_width=state_width,
+    )
+
+
+def _container(value: bytes) -> tuple[Mapping[str, str], dict[str, _Tensor]]:
+    if len(value) < 8:
+        raise UndecodableError(f"{len(value)} bytes cannot hold a header length")
+    (size,) = struct.unpack_from("<Q", value)
+    if size > len(value) - 8:
+        raise UndecodableError(f"a header of {size} bytes does not fit into {len(value)}")
+    header = dict(_json_object(value[8 : 8 + size]))
+    meta = header.pop("__metadata__", None)
+    if not isinstance(meta, dict) or not all(isinstance(v, str) for v in meta.values()):
+        raise UndecodableError("__metadata__ is missing or holds something else than strings")
+    data = value[8 + size :]
+    tensors: dict[str, _Tensor] = {}
+    spans: list[tuple[int, int]] = []
+    for name, entry in header.items():
+        dtype, shape, (begin, end) = _entry(name, entry)
+        count = 1
+        for side in shape:
+            count *= side
+        if end - begin != count * _SIZES[dtype]:
+            raise UndecodableError(f"tensor {name}: {end - begin} bytes do not hold shape {shape}")
+        tensors[name] = _Tensor(dtype, shape, data[begin:end])
+        spans.append((begin, end))
+    position = 0
+    for begin, end in sorted(spans):
+        if begin != position:
+            raise UndecodableError(f"hole or overlap at data byte {position}")
+        position = end
+    if position != len(data):
+        raise UndecodableError(f"tensors end at data byte {position} of {len(data)}")
+    return meta, tensors
+
+
+def _entry(name: str, entry: object) -> tuple[str, tuple[int, ...], tuple[int, int]]:
+    if not isinstance(entry, dict):
+        raise UndecodableError(f"tensor {name} is not described by an object")
+    dtype, shape, span = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if dtype not in _SIZES or not isinstance(dtype, str):
+        raise UndecodableError(f"tensor {name}: dtype {dtype!r} is unknown")
+    if not isinstance(shape, list) or not isinstance(span, list) or len(span) != 2:
+        raise UndecodableError(f"tensor {name}: shape or data_offsets is malformed")
+    if any(type(x) is not int or x < 0 for x in [*shape, *span]) or span[0] > span[1]:
+        raise UndecodableError(f"tensor {name}: shape or data_offsets is malformed")
+    return dtype, tuple(shape), (span[0], span[1])
+
+
+def _ids(tensor: _Tensor) -> tuple[int, ...]:
+    if tensor.dtype != "U64" or len(tensor.shape) != 1:
+        raise UndecodableError(f"ids are {tensor.dtype}{list(tensor.shape)}, not U64[n]")
+    return struct.unpack(f"<{tensor.shape[0]}Q", tensor.data)
+
+
+def _matrix(
+    tensors: Mapping[str, _Tensor], name: str, rows: int, dtypes: Sequence[str]
+) -> tuple[Matrix, int]:
+    tensor = tensors.get(name)
+    if tensor is None:
+        return (), 0
+    if tensor.dtype not in dtypes or len(tensor.shape) != 2 or tensor.shape[0] != rows:
+        raise UndecodableError(f"{name} are {tensor.dtype}{list(tensor.shape)}, not {dtypes}[{rows}, d]")
+    width = tensor.shape[1]
+    flat = _floats(tensor)
+    return tuple(tuple(flat[i * width : (i + 1) * width]) for i in range(rows)), width
+
+
+def _floats(tensor: _Tensor) -> tuple[F32, ...]:
+    count = len(tensor.data) // _SIZES[tensor.dtype]
+    if tensor.dtype == "BF16":
+        halves = struct.unpack(f"<{count}H", tensor.data)
+        return struct.unpack(f"<{count}f", struct.pack(f"<{count}I", *(h << 16 for h in halves)))
+    return struct.unpack(f"<{count}{'f' if tensor.dtype == 'F32' else 'e'}", tensor.data)
+
+
+def _json_object(text: str | bytes) -> Mapping[str, object]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UndecodableError(f"not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UndecodableError(f"not a JSON object: {found!r}")
+    return found
+
+
+def _text(meta: Mapping[str, str], key: str) -> str:
+    if not meta.get(key):
+        raise UndecodableError(f"__metadata__ lacks {key}")
+    return meta[key]
+
+
+def _number(meta: Mapping[str, str], key: str, bits: int) -> int:
+    text = _text(meta, key)
+    if not (text.isascii() and text.isdigit()) or len(text) > 20 or int(text) >> bits:
+        raise UndecodableError(f"{key} {text!r} is not a decimal number of {bits} bits")
+    return int(text)
+
+
+def _rate(text: str) -> F32:
+    """Choice: a learning rate that is negative or not finite is no learning rate."""
+    rate = _try(lambda: from_hex_bits(text), "lr")
+    if not 0.0 <= rate < math.inf:
+        raise UndecodableError(f"lr {rate} is not a finite number of at least 0")
+    return rate
+
+
+def _try(read: Callable[[], T], key: str) -> T:
+    try:
+        return read()
+    except ValueError as error:
+        raise UndecodableError(f"{key}: {error}") from error
