@@ -36,7 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
     without = frozenset(filter(None, os.environ.get("DRIFTLINE_TESTS_WITHOUT", "").split(",")))
     unknown = without - set(_NEEDS.values())
     if unknown:
-        raise pytest.UsageError(f"DRIFTLINE_TESTS_WITHOUT names {sorted(unknown)}: known are kafka, redis, s3")
+        raise pytest.UsageError(
+            f"DRIFTLINE_TESTS_WITHOUT names {sorted(unknown)}: known are kafka, redis, s3"
+        )
     if without and os.environ.get("CI") == "true":
         raise pytest.UsageError("DRIFTLINE_TESTS_WITHOUT is set: CI runs every test")
     config.stash[_WITHOUT] = without

@@ -3,6 +3,7 @@
     append URL TOPIC PARTITION TAG SIZE BATCHES BYTES   append, one line per acknowledged batch
     member ROOT GROUP TOPIC PARTITIONS                  join, one line per change, until stdin ends
     fill URL TOPIC LIMIT                                append under a file size limit until refused, then on
+    member-fork ROOT GROUP TOPIC PARTITIONS             join, fork, let the child say its id and live on, die
     fork URL TOPIC                                      append, fork, say what the child may do, append again
 
 Each batch is SIZE records with the keys "TAG/batch/index".
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -52,6 +54,16 @@ def member(root: str, group: str, topic: str, partitions: str) -> None:
         time.sleep(0.02)
 
 
+def member_fork(root: str, group: str, topic: str, partitions: str) -> None:
+    membership = Membership(Path(root), group, {topic: int(partitions)})
+    membership.join()
+    membership.poll()
+    if os.fork() == 0:
+        say(os.getpid())
+        signal.pause()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 async def fill(url: str, topic: str, limit: str) -> None:
     async with open_log(url) as log:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -89,6 +101,8 @@ if __name__ == "__main__":
         asyncio.run(append(*rest))
     elif command == "member":
         member(*rest)
+    elif command == "member-fork":
+        member_fork(*rest)
     elif command == "fill":
         asyncio.run(fill(*rest))
     elif command == "fork":

@@ -32,13 +32,11 @@ from driftline_services.chassis import (
 )
 from tests.conformance.consumer_recorder import SETTINGS, Recorder, Store
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
-
 PARTITIONS = 4
 PATIENCE = 40.0  # seconds until a condition counts as never met
 
 
-@pytest.fixture(params=["local", "kafka"])
+@pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.kafka)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "local":
         return f"local://{tmp_path / 'log'}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
@@ -13,9 +13,11 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from driftline.errors import InputError, LogUnavailableError
 from driftline.log import Outgoing, open_log
+from driftline.log.kafka import appender
 from driftline.log.kafka.budget import Budget
+from driftline.servers import KafkaBroker
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.kafka]
+pytestmark = pytest.mark.asyncio
 
 NOBODY = "kafka://127.0.0.1:1"
 
@@ -51,6 +53,52 @@ async def test_after_a_refused_batch_the_next_one_goes_through_on_a_fresh_produc
         with pytest.raises(InputError, match=r"max\.message\.bytes"):
             await log.append(topic, 0, [Outgoing(bytes(5000))])
         assert await log.append(topic, 0, [Outgoing(b"small")]) == 1
+
+
+async def test_after_an_append_that_timed_out_the_next_one_goes_through_on_a_fresh_producer(
+    kafka_url: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(kafka_url) as log:
+        await log.create_topic(topic, 1)
+        await log.append(topic, 0, [Outgoing(b"before")])
+        with monkeypatch.context() as patched:
+            patched.setattr(appender, "APPEND_TIMEOUT_S", 0.0)
+            with pytest.raises(LogUnavailableError, match=topic):
+                await log.append(topic, 0, [Outgoing(b"unknown")])
+        first = await log.append(topic, 0, [Outgoing(b"after")])
+        records = await log.reader(topic, 0, 0).read(wait=20)
+    assert [r.value for r in records if r.value != b"unknown"] == [b"before", b"after"]
+    assert first >= 1
+
+
+async def test_a_broker_killed_and_restarted_costs_errors_but_no_records(
+    kafka_factory: Callable[[], KafkaBroker], topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appender, "APPEND_TIMEOUT_S", 1.0)
+    broker = kafka_factory()
+    async with open_log(broker.url) as log:
+        await log.create_topic(topic, 1)
+        reader = log.reader(topic, 0, 0)
+        await log.append(topic, 0, [Outgoing(b"0")])
+        assert [r.value for r in await reader.read(wait=20)] == [b"0"]
+        await asyncio.to_thread(broker.kill)
+        with pytest.raises(LogUnavailableError, match=broker.url):
+            await log.append(topic, 0, [Outgoing(b"1")])
+        with pytest.raises(LogUnavailableError, match=broker.url):
+            await reader.read()
+        await asyncio.to_thread(broker.start)
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    first = await log.append(topic, 0, [Outgoing(b"1")])
+                    break
+                except LogUnavailableError:
+                    pass
+        records = list(await reader.read(wait=20))
+        while records[-1].offset < first:
+            records += await reader.read(wait=20)
+    assert {r.value for r in records} == {b"1"}
+    assert [r.offset for r in records] == list(range(1, first + 1))
 
 
 async def test_an_unreachable_cluster_is_named_soon(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,6 +112,19 @@ def test_partitions_of_killed_processes_are_taken_over(join: Join, tmp_path: Pat
     children[1].wait()
     settle(me, set(range(6)))
     assert me.members() == [me.name]
+
+
+def test_a_child_made_by_fork_does_not_keep_the_locks_of_a_killed_member(
+    join: Join, tmp_path: Path, spawn: Spawn
+) -> None:
+    parent = spawn("member-fork", tmp_path, "g", "t", 6)
+    assert parent.stdout is not None
+    orphan = int(parent.stdout.readline())
+    try:
+        parent.wait()
+        settle(join(), set(range(6)))
+    finally:
+        os.kill(orphan, signal.SIGKILL)
 
 
 def test_several_topics_are_shared_out(join: Join) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import redis as redis_client
 import yaml
 from testcontainers.core.container import DockerContainer
 
@@ -66,7 +69,10 @@ def docker_answers() -> bool:
         return False
     try:
         probe = subprocess.run(
-            ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, check=False, timeout=10
+            ["docker", "version", "--format", "{{.Server.Version}}"],
+            capture_output=True,
+            check=False,
+            timeout=10,
         )
     except subprocess.TimeoutExpired:
         return False
@@ -129,17 +135,20 @@ def redis(docker: bool, directory: Path) -> Iterator[Redis]:
 def s3(docker: bool, directory: Path) -> Iterator[S3]:
     if not docker:
         with S3Gateway(directory) as gateway:
-            yield S3(gateway.endpoint, gateway.access_key, gateway.secret_key, gateway.region, gateway.objects)
+            yield S3(
+                gateway.endpoint, gateway.access_key, gateway.secret_key, gateway.region, gateway.objects
+            )
         return
     secret = secrets.token_hex(16)
     buckets = directory / "objects"
     buckets.mkdir(parents=True)
+    (directory / "metadata").mkdir()
     container = (
         DockerContainer(image("s3"))
         .with_env("ROOT_ACCESS_KEY", "driftline")
         .with_env("ROOT_SECRET_KEY", secret)
-        .with_volume_mapping(str(buckets), "/objects", "rw")
-        .with_command("--port :7070 posix --nometa /objects")
+        .with_volume_mapping(str(directory), "/data", "rw")
+        .with_command("--port :7070 posix --sidecar /data/metadata /data/objects")
         .with_exposed_ports(7070)
     )
     with container:
@@ -149,20 +158,14 @@ def s3(docker: bool, directory: Path) -> Iterator[S3]:
 
 
 def _pings(url: str) -> bool:
-    from redis import Redis as Client
-    from redis import RedisError
-
     try:
-        with Client.from_url(url) as client:
+        with redis_client.Redis.from_url(url) as client:
             return bool(client.ping())
-    except RedisError:
+    except redis_client.RedisError:
         return False
 
 
 def _listens(port: int) -> bool:
-    import urllib.error
-    import urllib.request
-
     try:
         urllib.request.urlopen(f"http://{HOST}:{port}/", timeout=2.0).close()
     except urllib.error.HTTPError:

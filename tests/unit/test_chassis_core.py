@@ -14,7 +14,6 @@ from driftline_services.chassis.handler import Batch, Flow, TopicPartition
 from driftline_services.chassis.lanes import Delivery
 from driftline_services.chassis.settings import ChassisSettings
 
-pytestmark = pytest.mark.asyncio
 A, B = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
@@ -126,9 +125,7 @@ async def test_the_end_waits_for_a_load_in_hand_and_releases_what_it_took(bench:
 
 
 @pytest.mark.parametrize("step", ["load", "apply", "release"])
-async def test_an_exception_is_reported_once_and_nothing_is_released_after(
-    bench: Bench, step: str
-) -> None:
+async def test_an_exception_is_reported_once_and_nothing_is_released_after(bench: Bench, step: str) -> None:
     bench.spy.fail_in[step] = error = RuntimeError(step)
     bench.begin(A)
     await settle()

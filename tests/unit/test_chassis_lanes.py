@@ -12,7 +12,6 @@ from driftline.log.base import Record
 from driftline_services.chassis.handler import Batch, TopicPartition
 from driftline_services.chassis.lanes import Budget, Delivery, Lane, LaneLimits
 
-pytestmark = pytest.mark.asyncio
 TP = TopicPartition("t", 0)
 
 

@@ -100,7 +100,16 @@ commands = st.one_of(
     st.tuples(st.just(b"KEYS"), st.sampled_from([b"*", b"{t:0}*", b"{t:?}:w"])),
     st.tuples(st.sampled_from([b"FLUSHALL", b"HLEN", b"NOSUCH", b"WATCH", b"HGET"])),
 )
-steps = st.lists(st.tuples(st.integers(0, 2), commands), max_size=60)
+transactions = st.lists(commands, max_size=2).map(lambda inner: [(b"MULTI",), *inner, (b"EXEC",)])
+turns = st.one_of(
+    commands.map(lambda command: [command]),
+    transactions,
+    st.lists(keys, min_size=1, max_size=2).map(lambda watched: [(b"WATCH", *watched)]),
+    st.just([(b"HSET", b"{t:0}:w", b"next", b"7")]),
+)
+steps = st.lists(st.tuples(st.integers(0, 2), turns), min_size=15, max_size=40).map(
+    lambda turns: [(who, command) for who, turn in turns for command in turn]
+)
 
 
 @settings(max_examples=400, deadline=None)
@@ -121,7 +130,7 @@ def test_any_interleaving_of_commands_gets_the_replies_of_the_real_server(
                 assert plain(command, fake) == plain(command, real), command
             if fake == b"QUEUED":
                 queued[who].append(command)
-            elif command in ((b"EXEC",), (b"MULTI",)):
+            elif command == (b"EXEC",) or (command == (b"MULTI",) and fake == b"OK"):
                 queued[who] = []
     finally:
         for wire in reals:

@@ -28,7 +28,7 @@ from driftline.log import Log, Outgoing, open_log
 from driftline.ops.catalogue import Catalogue
 from driftline.ops.requests import op_number, request
 from driftline.rows import resp
-from driftline.rows.connection import Reply, RedisConnection
+from driftline.rows.connection import RedisConnection, Reply
 from driftline.rows.layout import ShardKeys
 from driftline.rows.resp import Bytes
 from driftline.shard.spec import TableSpec

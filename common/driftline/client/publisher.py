@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from functools import partial
 from itertools import chain, repeat
 
 from driftline.errors import InputError, LogUnavailableError
@@ -46,9 +47,7 @@ class Publisher:
         for partition, frame in frames:
             size = record_size(frame)
             async with self._changed:
-                await self._changed.wait_for(
-                    lambda size=size: self._error or self._queued == 0 or self._queued + size <= self._budget
-                )
+                await self._changed.wait_for(partial(self._has_room, size))
                 self._raise()
                 self._queued += size
             lane = self._lanes.setdefault((topic, partition), _Lane())
@@ -59,7 +58,7 @@ class Publisher:
     async def flush(self) -> None:
         """Return when everything queued before is acknowledged."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._error or self._queued == 0)
+            await self._changed.wait_for(lambda: self._error is not None or self._queued == 0)
             self._raise()
 
     def acknowledged(self, topic: str, partition: int) -> int:
@@ -102,6 +101,9 @@ class Publisher:
                 )
                 await asyncio.sleep(delay)
         raise AssertionError("unreachable: delays never end")
+
+    def _has_room(self, size: int) -> bool:
+        return self._error is not None or self._queued == 0 or self._queued + size <= self._budget
 
     def _raise(self) -> None:
         if self._error is not None:

@@ -109,13 +109,13 @@ class Client:
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"Redis at {redact(self._options.redis_url)}: {error}") from error
         try:
-            connection.send_packed_command([b"".join(packed)], check_health=False)
+            connection.send_packed_command([b"".join(packed)], check_health=False)  # type: ignore[no-untyped-call]
             return [_read(connection) for _ in range(replies)]
         except (RedisError, OSError) as error:
-            connection.disconnect()
+            connection.disconnect()  # type: ignore[no-untyped-call]
             raise StoreUnavailableError(f"Redis at {redact(self._options.redis_url)}: {error}") from error
         except BaseException:
-            connection.disconnect()  # interrupted: replies may be under way
+            connection.disconnect()  # type: ignore[no-untyped-call]  # replies may be under way
             raise
         finally:
             self._pool.release(connection)

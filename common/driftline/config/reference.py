@@ -1,4 +1,4 @@
-"""The tables of docs/reference/configuration.md, generated so that they cannot go stale.
+"""The tables of docs/reference, generated so that they cannot go stale.
 
 `python -m driftline.config.reference FILE` rewrites them in place, between
 `<!-- generated: NAME -->` and `<!-- end -->`.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from driftline import metrics
 from driftline.config.loading import OTHER_VARIABLES, variable_of
 from driftline.config.settings import Settings, shown
 
@@ -41,13 +42,17 @@ def other_variables_table() -> str:
     return "\n".join(rows + [f"| `{name}` | {meaning} |" for name, meaning in OTHER_VARIABLES.items()]) + "\n"
 
 
-def fill(page: str, tables: Mapping[str, str]) -> str:
+def fill(page: str) -> str:
     """Return `page` with its generated blocks replaced. Raises KeyError for a block of another name."""
-    return _BLOCK.sub(lambda match: match[1] + tables[match[2]] + match[3], page)
+    return _BLOCK.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], page)
 
 
-TABLES = {"settings": settings_table(), "variables": other_variables_table()}
+TABLES: Mapping[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "variables": other_variables_table,
+    "metrics": metrics.reference_table,
+}
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    target.write_text(fill(target.read_text("utf-8"), TABLES), "utf-8")
+    target.write_text(fill(target.read_text("utf-8")), "utf-8")

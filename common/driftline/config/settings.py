@@ -121,7 +121,8 @@ class Settings(BaseSettings):
     )
     instance_id: str | None = Field(
         None,
-        description="Name of this worker that outlives restarts (static membership). Not set: a fresh member.",
+        description="Name of this worker that outlives restarts (static membership). "
+        "Not set: a fresh member.",
     )
     max_frame: Bytes = Field(
         1 << 20,
@@ -175,6 +176,12 @@ class Settings(BaseSettings):
         """Take values from the caller only: `load_settings` knows the other sources and their order."""
         return (init_settings,)
 
+    @field_validator("data_dir", "key_file")
+    @classmethod
+    def _expand_home(cls, value: Path | None) -> Path | None:
+        # as log_url does; no shell expands what stands in a file
+        return None if value is None else value.expanduser()
+
     @field_validator("log_url")
     @classmethod
     def _check_log_url(cls, value: str) -> str:
@@ -193,7 +200,7 @@ class Settings(BaseSettings):
             return None
         expected = "expected redis://[user:password@]host:port/database, rediss://… or unix:///path"
         try:
-            parts = redis.connection.parse_url(value)
+            parts = redis.connection.parse_url(value)  # type: ignore[no-untyped-call]
         except ValueError:
             raise ValueError(expected) from None
         if not parts.get("host") and not parts.get("path"):

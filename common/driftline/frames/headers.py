@@ -48,7 +48,9 @@ class Keyring:
         keys = [part.strip() for part in text.split(",")]
         for place, key in enumerate(keys, 1):
             if not _KEY.fullmatch(key) or len(key) % 2:
-                raise ConfigError(f"key {place} of {len(keys)}: expected 32 to 128 hex digits, got {len(key)}")
+                raise ConfigError(
+                    f"key {place} of {len(keys)}: expected 32 to 128 hex digits, got {len(key)}"
+                )
         current, *retired = (bytes.fromhex(key) for key in keys)
         return cls(current, tuple(retired))
 

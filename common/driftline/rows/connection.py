@@ -54,7 +54,7 @@ class RedisConnection:
         connection: redis.asyncio.Connection = pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, RedisError, OSError) as error:
             raise StoreUnavailableError(f"Redis at {redact(url)}: {error}") from error
         return cls(connection)
 

@@ -141,7 +141,8 @@ class ShardStore:
                 return Stored(position, int(fields.get(b"published", b"0")), self._fence[1])
         raise PositionError(
             f"{self._name} says {position.rows if position else 'nothing'}, but {keys.values.decode()} holds "
-            f"{rows!r} rows: Redis lost keys (evicted or deleted). Delete both keys to rebuild the shard from the log"
+            f"{rows!r} rows: Redis lost keys (evicted or deleted). "
+            f"Delete both keys to rebuild the shard from the log"
         )
 
     async def _write_owner(self, stored: Stored) -> bool:

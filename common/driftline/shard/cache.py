@@ -75,8 +75,7 @@ class RowCache:
 
     def find(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
         """Return the slot of each id, NOT_FOUND where the cache does not know the id."""
-        slots = self._dictionary.find(ids, self.ids)
-        return slots
+        return self._dictionary.find(ids, self.ids)
 
     def slots(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
         """Return the slot of each id; ids the cache does not know are entered as absent."""

@@ -207,8 +207,8 @@ class Shard:
         born: list[NDArray[np.intp]] = []
         skipped = 0
         with np.errstate(all="ignore"):
-            for wave in waves(slots):
-                at = slots[wave]
+            for places in waves(slots):
+                wave, at = places, slots[places]
                 rows, state = step(cache.rows[at], cache.state[at], run.grads[wave], run.lr[wave])
                 good: NDArray[np.bool_] = np.logical_and(
                     np.isfinite(rows).all(axis=1), np.isfinite(state).all(axis=1)

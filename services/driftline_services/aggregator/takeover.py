@@ -23,13 +23,13 @@ async def check_log(log: Log, table: str, shard: int, position: Position) -> Non
     bounds = await log.bounds(topic, shard)
     if position.next > bounds.end:
         raise PositionError(
-            f"{name}: the store stands at offset {position.next}, the log ends at {bounds.end}: the log lost its "
-            f"tail or the topic was made anew. `driftline table relog {table}` starts a new log generation"
+            f"{name}: the store stands at offset {position.next}, the log ends at {bounds.end}: "
+            f"the log lost its tail or the topic was made anew. `driftline table relog {table}` starts a new log generation"
         )
     if position.next < bounds.begin:
         raise PositionError(
-            f"{name}: the store stands at offset {position.next}, the log begins at {bounds.begin}: retention "
-            f"removed {bounds.begin - position.next} records that were never applied"
+            f"{name}: the store stands at offset {position.next}, the log begins at {bounds.begin}: "
+            f"retention removed {bounds.begin - position.next} records that were never applied"
         )
     if position.next == bounds.begin:
         if position.next:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from driftline_services.chassis.app import ChassisApp
+from driftline_services.chassis.settings import ChassisSettings
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +85,13 @@ def run_worker(build: Callable[[], AbstractAsyncContextManager[ChassisApp]]) -> 
 async def _main(build: Callable[[], AbstractAsyncContextManager[ChassisApp]]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    settings = ChassisSettings()  # until the app is there
     bomb = ExitTimer()
 
     def ask() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+        bomb.light(settings.drain_timeout + settings.exit_timeout)
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -97,10 +100,6 @@ async def _main(build: Callable[[], AbstractAsyncContextManager[ChassisApp]]) ->
         async with build() as app:
             settings = app.chassis.settings
             app.chassis.on_error(lambda _: bomb.light(settings.exit_timeout))
-            app.on_before_shutdown.connect(
-                bomb.receiver(settings.drain_timeout + settings.exit_timeout),
-                weak=False,
-            )
             await serve(app, stop)
     finally:
         bomb.defuse()
@@ -117,12 +116,6 @@ class ExitTimer:
             self._timer = threading.Timer(seconds, os._exit, (1,))
             self._timer.daemon = True
             self._timer.start()
-
-    def receiver(self, seconds: float) -> Callable[..., None]:
-        def receive(*_: object, **__: object) -> None:
-            self.light(seconds)
-
-        return receive
 
     def defuse(self) -> None:
         if self._timer is not None:

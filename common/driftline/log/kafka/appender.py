@@ -19,7 +19,7 @@ from driftline.errors import InputError, LogUnavailableError
 from driftline.log.address import KafkaAddress
 from driftline.log.base import Outgoing
 from driftline.log.kafka.budget import Budget
-from driftline.log.kafka.client import APPEND_TIMEOUT_S, CALL_TIMEOUT_S, arguments, translated
+from driftline.log.kafka.client import APPEND_TIMEOUT_S, CALL_TIMEOUT_S, RETRY_S, arguments, translated
 from driftline.log.kafka.topics import BATCH_FRAMING
 from driftline.log.limits import MAX_BATCH_BYTES, check_batch
 
@@ -161,16 +161,27 @@ class Appender:
 
     async def _stop(self, generation: _Generation) -> None:
         generation.dead.set()
-        producer = generation.producer
-        # Private, for there is no other way: stop() flushes first, which never ends while a batch
-        # is retried against a broker that is away. The sender gone, stop() returns at once.
-        sender = producer._sender.sender_task
-        if sender is not None and generation.retired:
-            sender.cancel()
-            await producer.client.close()
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
-                await producer.stop()
-        except (kafka.KafkaError, TimeoutError, asyncio.CancelledError):
-            # Given up anyhow; the sender's task ends with its last request.
-            await producer.client.close()
+                if generation.retired:
+                    await _abort(generation.producer)
+                await generation.producer.stop()
+        except (kafka.KafkaError, TimeoutError):
+            await generation.producer.client.close()
+
+
+async def _abort(producer: AIOKafkaProducer) -> None:
+    """End a producer's sending for good, so that `stop` returns at once.
+
+    Private names, for there is no other way: `stop` flushes first, which never ends while a
+    batch is retried against a broker that is away. test_log_kafka.py guards them.
+    """
+    sender = producer._sender.sender_task
+    if sender is None:
+        return
+    sender.cancel()
+    await producer.client.close()  # fails the requests that the cancelled sender waits for
+    while not sender.done():
+        await asyncio.wait({sender}, timeout=RETRY_S)
+        sender.cancel()  # it may now wait for metadata, which nobody fetches any more
+    producer._message_accumulator.fail_all(kafka.ProducerClosed())

@@ -94,9 +94,10 @@ class KafkaReader:
         size = 0
         while self._ahead and size < max_bytes:
             raw = self._ahead.popleft()
-            # Kafka's null value, which driftline never writes, reads as an empty one.
-            value = b"" if raw.value is None else raw.value
-            records.append(Record(raw.offset, raw.timestamp, raw.key, value, tuple(raw.headers)))
+            # Kafka's nulls, which driftline never writes, read as empty.
+            value = raw.value or b""
+            headers = tuple((name, content or b"") for name, content in raw.headers)
+            records.append(Record(raw.offset, raw.timestamp, raw.key, value, headers))
             size += len(value)
         if records:
             self._position = records[-1].offset + 1

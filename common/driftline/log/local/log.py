@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline import clock as clocks
-from driftline.errors import ConfigError, LogUnavailableError, StateError, UnknownTopicError
+from driftline.errors import ConfigError, LogUnavailableError, OffsetError, StateError, UnknownTopicError
 from driftline.log.base import Bounds, Outgoing, Reader
 from driftline.log.limits import check_batch, check_name, check_partitions
 from driftline.log.local import groups, layout, store
@@ -129,7 +129,10 @@ class LocalLog:
 
         def run(connection: sqlite3.Connection) -> store.Chunk:
             heads.wait_open(partition)
-            return store.read(connection, offset, max_bytes)
+            try:
+                return store.read(connection, offset, max_bytes)
+            except OffsetError as error:
+                raise OffsetError(f"{topic}[{partition}]: {error}") from error
 
         return await _on(self._running().read.of(topic, partition), found.file(partition), run)
 
@@ -140,7 +143,10 @@ class LocalLog:
         """
         found, _ = self._partition(topic, partition)
         lane = self._running().append.of(topic, partition)
-        return await _on(lane, found.file(partition), lambda c: store.trim(c, before))
+        bounds = await _on(lane, found.file(partition), lambda c: store.trim(c, before))
+        while await _on(lane, found.file(partition), store.sweep):
+            pass  # appends that wait in the lane get their turn in between
+        return bounds
 
     def heads(self, topic: str) -> NDArray[np.uint64]:
         """Return the next offset of every partition, u64 (partitions,), without touching a file.

@@ -15,7 +15,7 @@ import fcntl
 import os
 import uuid
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -96,7 +96,7 @@ class Membership:
         """
         if self._lock is not None:
             return
-        try:
+        with _translated(self._members):
             self._members.mkdir(parents=True, exist_ok=True)
             self._own.mkdir(parents=True, exist_ok=True)
             # Locked before it gets its name: others unlink member files that are not locked.
@@ -104,14 +104,13 @@ class Membership:
             lock = _open(joining)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.rename(joining, self._members / self._name)
-        except OSError as error:
-            raise ConfigError(f"cannot join the consumer group in {self._members}: {error}") from error
         self._lock = lock
 
     def members(self) -> Sequence[str]:
         """Return the names of the live members, sorted; clears away what dead ones left."""
-        found = (name for name in os.listdir(self._members) if not name.startswith(JOINING))
-        return sorted(name for name in found if name == self._name or _is_live(self._members / name))
+        with _translated(self._members):
+            found = (name for name in os.listdir(self._members) if not name.startswith(JOINING))
+            return sorted(name for name in found if name == self._name or _is_live(self._members / name))
 
     def poll(self) -> Changes:
         """Compare plan and possession, and lock what can be locked.
@@ -125,7 +124,8 @@ class Membership:
         planned = plan(self.members(), self._name, self._topics)
         taken: set[TopicPartition] = set()
         for wanted in sorted(planned - self._held.keys()):
-            lock = _try_lock(self._own / f"{wanted.topic}.{wanted.partition}")
+            with _translated(self._own):
+                lock = _try_lock(self._own / f"{wanted.topic}.{wanted.partition}")
             if lock is not None:
                 self._held[wanted] = lock
                 taken.add(wanted)
@@ -165,6 +165,16 @@ def _forget_all() -> None:
 
 # A lock of flock lasts until every copy of its descriptor is closed, the children's too.
 os.register_at_fork(after_in_child=_forget_all)
+
+
+@contextlib.contextmanager
+def _translated(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"membership locks in {directory}: {error}; check the directory, its permissions, and `ulimit -n`"
+        ) from error
 
 
 def _open(path: Path) -> int:

@@ -34,9 +34,12 @@ _END = "SELECT coalesce(max(offset) + 1, 0) FROM log"
 _BEGIN = "SELECT begin FROM trimmed"
 _INSERT = "INSERT INTO log VALUES (?, ?, ?, ?, ?)"
 _SELECT = "SELECT offset, ts, key, headers, value FROM log WHERE offset >= ? ORDER BY offset"
-_DELETE = "DELETE FROM log WHERE offset < min(?, (SELECT min(offset) FROM log) + ?)"
+_DELETE = (
+    "DELETE FROM log WHERE offset < min((SELECT begin FROM trimmed), "
+    "(SELECT max(offset) FROM log), (SELECT min(offset) FROM log) + ?)"
+)
 
-TRIM_STEP = 256
+SWEEP_RECORDS = 256
 """Records deleted per transaction, so that a trim never holds up appends for long."""
 
 
@@ -146,10 +149,9 @@ def end(connection: sqlite3.Connection) -> int:
 
 
 def trim(connection: sqlite3.Connection, before: int) -> Bounds:
-    """Drop the records below `before` (at most all of them) and return the new bounds.
+    """Move the begin up to `before`, at most to the end, and return the new bounds.
 
-    The new begin is visible at once; the rows go in steps of `TRIM_STEP`, and a trim cut
-    short by a crash is finished by the next one.
+    The records below are out of reach at once; `sweep` frees their space.
     """
     retry_locked(lambda: connection.execute("BEGIN IMMEDIATE"))
     try:
@@ -161,10 +163,15 @@ def trim(connection: sqlite3.Connection, before: int) -> Bounds:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    limit = min(begin, held.end - 1)
-    while retry_locked(lambda: connection.execute(_DELETE, (limit, TRIM_STEP))).rowcount > 0:
-        pass
     return Bounds(begin, held.end)
+
+
+def sweep(connection: sqlite3.Connection) -> int:
+    """Free the space of up to `SWEEP_RECORDS` trimmed records and return how many they were.
+
+    Safe to stop after any call: the next trim's sweep goes on.
+    """
+    return retry_locked(lambda: connection.execute(_DELETE, (SWEEP_RECORDS,))).rowcount
 
 
 def _begin_read(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,76 @@
+"""`driftline.connect`: a client for the deployment that the settings name.
+
+Invariant: what is passed wins over DRIFTLINE_… variables, those over
+driftline.toml, and those over the local stack in the working directory.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from driftline.client import AsyncClient, Client, Options
+from driftline.config import load_settings, signing_key
+from driftline.errors import ConfigError
+from driftline.stack.run_file import redis_url as find_redis_url
+
+
+def connect(
+    log_url: str | None = None,
+    redis_url: str | None = None,
+    *,
+    group: str | None = None,
+    key: str | None = None,
+    producer: str | None = None,
+    producer_epoch: int = 0,
+    gradient_dtype: str = "F32",
+) -> Client:
+    """Return a connected client; use it in a `with` block, which ends by flushing.
+
+    What is not given comes from the settings: see `driftline config show`. `producer` names
+    this trainer over restarts: then `push` must be given the steps of its checkpoint. Without
+    a name every client is a new producer. Raises ConfigError, LogUnavailableError.
+    """
+    return Client(options(log_url, redis_url, group, key, producer, producer_epoch, gradient_dtype))
+
+
+def connect_async(
+    log_url: str | None = None,
+    redis_url: str | None = None,
+    *,
+    group: str | None = None,
+    key: str | None = None,
+    producer: str | None = None,
+    producer_epoch: int = 0,
+    gradient_dtype: str = "F32",
+) -> AsyncClient:
+    """Return a client for `async with`; see `connect`."""
+    return AsyncClient(options(log_url, redis_url, group, key, producer, producer_epoch, gradient_dtype))
+
+
+def options(
+    log_url: str | None,
+    redis_url: str | None,
+    group: str | None,
+    key: str | None,
+    producer: str | None,
+    producer_epoch: int,
+    gradient_dtype: str,
+) -> Options:
+    """Return the options of a client, with what is None taken from the settings."""
+    flags = {"log_url": log_url, "redis_url": redis_url, "group": group}
+    settings = load_settings(flags, cwd=Path.cwd(), environ=os.environ).settings
+    try:
+        keys = key or signing_key(settings)
+    except ConfigError:
+        keys = None  # enough to read and push; an op says that it needs the key
+    return Options(
+        settings.log_url,
+        find_redis_url(settings),
+        settings.group,
+        keys,
+        producer,
+        producer_epoch,
+        settings.push_buffer_bytes,
+        gradient_dtype,
+    )

@@ -1,0 +1,139 @@
+"""Starts Redis and the aggregator for a local run, keeps them up, and ends them.
+
+Invariant: nothing it started outlives it, however it ends; a child that dies is
+started again on the same data, port and settings, so clients just see a pause.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from driftline.config import Settings, signing_key
+from driftline.errors import DriftlineError
+from driftline.servers.child import Child, Command, spawn
+from driftline.servers.redis import RedisServer
+from driftline.stack import run_file
+
+_logger = logging.getLogger(__name__)
+_POLL = 0.2
+_STOP_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where a deployment answers."""
+
+    log_url: str
+    redis_url: str
+    group: str
+    key: str
+
+
+class LocalStack:
+    """Redis (unless one is set) and one aggregator, as children of this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._redis: RedisServer | None = None
+        self._worker: Child | None = None
+        self._ending = threading.Event()
+        self._keeper = threading.Thread(target=self._keep_up, name="driftline stack", daemon=True)
+        self.restarts = 0
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Start everything; returns when Redis answers and the aggregator has been started.
+
+        Raises ConfigError when a part cannot run.
+        """
+        settings = self._settings
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if settings.redis_url is None:
+            self._redis = RedisServer(settings.data_dir / "redis").start()
+            run_file.write(settings.data_dir, self._redis.url)
+        self._worker = self._spawn_worker()
+        self._keeper.start()
+        return self
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where this deployment answers, for clients."""
+        settings = self._settings
+        return Endpoints(settings.log_url, self._redis_url(), settings.group, signing_key(settings))
+
+    @property
+    def worker_log(self) -> str:
+        """Path of the aggregator's log."""
+        return str(self._settings.data_dir / "aggregator" / "server.log")
+
+    def stop(self) -> None:
+        """End everything in order: the aggregator makes its work durable before Redis goes."""
+        self._ending.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        if self._worker is not None:
+            self._worker.stop(_STOP_TIMEOUT)
+        if self._redis is not None:
+            self._redis.stop()
+            run_file.remove(self._settings.data_dir)
+
+    def _redis_url(self) -> str:
+        return self._redis.url if self._redis is not None else run_file.redis_url(self._settings)
+
+    def _spawn_worker(self) -> Child:
+        command = Command([sys.executable, "-m", "driftline_services.aggregator"], self._environment())
+        return spawn("aggregator", command, self._settings.data_dir / "aggregator")
+
+    def _environment(self) -> Mapping[str, str]:
+        settings = self._settings
+        return {
+            "DRIFTLINE_LOG_URL": _absolute(settings.log_url),
+            "DRIFTLINE_REDIS_URL": self._redis_url(),
+            "DRIFTLINE_DATA_DIR": str(settings.data_dir.absolute()),
+            "DRIFTLINE_GROUP": settings.group,
+            "DRIFTLINE_KEY": signing_key(settings),
+            "DRIFTLINE_HTTP_PORT": str(settings.http_port),
+            "DRIFTLINE_CACHE_BYTES": str(settings.cache_bytes),
+            "DRIFTLINE_FLUSH_BYTES": str(settings.flush_bytes),
+            "DRIFTLINE_PUBLISH_WINDOW": str(settings.publish_window),
+            "DRIFTLINE_LOG_LEVEL": settings.log_level,
+            # one thread of arithmetic: rows are too few per call for more to pay
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+
+    def _keep_up(self) -> None:
+        while not self._ending.wait(_POLL):
+            try:
+                if self._redis is not None and not self._redis.running:
+                    _logger.warning("redis-server ended; starting it again")
+                    self.restarts += 1
+                    self._redis.start()
+                if self._worker is not None and not self._worker.alive:
+                    _logger.warning("the aggregator ended; starting it again, its log is %s", self.worker_log)
+                    self.restarts += 1
+                    self._worker = self._spawn_worker()
+            except DriftlineError as error:
+                _logger.error("cannot start again, trying on: %s", error)
+
+
+def _absolute(log_url: str) -> str:
+    scheme, mark, rest = log_url.partition("://")
+    return f"{scheme}{mark}{os.path.abspath(rest)}" if scheme == "local" else log_url

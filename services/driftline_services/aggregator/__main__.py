@@ -1,0 +1,26 @@
+"""`python -m driftline_services.aggregator`: one aggregator, configured by environment and driftline.toml."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from driftline.config import load_settings
+from driftline.errors import DriftlineError
+from driftline_services.aggregator.app import aggregator_app
+from driftline_services.chassis import run_worker
+
+
+def main() -> int:
+    """Run until SIGINT or SIGTERM; return the exit status."""
+    try:
+        settings = load_settings({}, cwd=Path.cwd(), environ=os.environ).settings
+    except DriftlineError as error:
+        print(f"driftline aggregator: {error}", file=sys.stderr)
+        return 2
+    return run_worker(lambda: aggregator_app(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

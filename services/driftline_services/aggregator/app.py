@@ -1,0 +1,82 @@
+"""Wires the aggregator: settings to log, Redis, keys and the Faust app.
+
+Invariant: what is opened here is closed here, after the app has released its
+shards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator
+
+from driftline import topics
+from driftline.config import Settings, signing_key
+from driftline.errors import ConfigError
+from driftline.frames.headers import Keyring
+from driftline.log import open_log
+from driftline.ops.catalogue import Catalogue
+from driftline.rows.connection import RedisConnection
+from driftline.shard.numerics import check_machine
+from driftline.shard.spec import TableSpec
+from driftline.stack.run_file import redis_url
+from driftline_services.aggregator.core import Aggregator
+from driftline_services.aggregator.runner import Limits
+from driftline_services.chassis import ChassisApp, ChassisSettings, make_app
+
+
+def consumer_group(group: str) -> str:
+    """Return the name of the aggregators' consumer group."""
+    return f"driftline.{group}.aggregator"
+
+
+@contextlib.asynccontextmanager
+async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
+    """Open everything an aggregator needs and yield its app. Raises ConfigError."""
+    check_machine()
+    keyring = Keyring.parse(signing_key(settings))
+    connect = functools.partial(RedisConnection.open, redis_url(settings))
+    async with open_log(settings.log_url) as log:
+        for name in (topics.ops(settings.group), topics.refused_ops(settings.group)):
+            await log.create_topic(name, 1)
+
+        async def on_table(spec: TableSpec) -> None:
+            await app.chassis.subscribe([topics.gradients(spec.name)])
+
+        catalogue = Catalogue(log, settings.group, keyring, on_table)
+        limits = Limits(
+            cache_bytes=settings.cache_bytes,
+            flush_bytes=settings.flush_bytes,
+            publish_window=settings.publish_window,
+        )
+        aggregator = Aggregator(settings.group, log, connect, keyring, catalogue, limits)
+        app = make_app(
+            consumer_group(settings.group),
+            settings.log_url,
+            [topics.ops(settings.group)],
+            aggregator,
+            instance_id=settings.instance_id,
+            settings=_chassis_settings(settings),
+        )
+        await catalogue.catch_up()
+        following = asyncio.create_task(catalogue.follow(), name="catalogue")
+        following.add_done_callback(functools.partial(_crash, app))
+        try:
+            yield app
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await catalogue.close()
+
+
+def _chassis_settings(settings: Settings) -> ChassisSettings:
+    session = settings.session_timeout_s
+    if session > ChassisSettings().request_timeout:
+        raise ConfigError(f"session_timeout_s is {session}; at most {ChassisSettings().request_timeout}")
+    return ChassisSettings(session_timeout=session, heartbeat_interval=session / 5)
+
+
+def _crash(app: ChassisApp, task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        app.chassis.fail(error)
