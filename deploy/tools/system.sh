@@ -5,12 +5,23 @@ set -euo pipefail
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-python_runs() {
+# The Python that `make` picks: the first that runs and is of a version supported.
+find_python() {
+    local python
     for python in python3.13 python3.12 python3.11 python3; do
         if "$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
-            2>/dev/null; then return 0; fi
+            2>/dev/null; then echo "$python"; return 0; fi
     done
     return 1
+}
+
+python_runs() { find_python >/dev/null; }
+
+# hnswlib is compiled against them.
+headers_there() {
+    local python
+    python=$(find_python) || return 1
+    "$python" -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))'
 }
 
 # Kafka 4 needs Java 17; `java -version` answers "17.0.15", "21.0.2", "1.8.0_402".
@@ -20,11 +31,11 @@ java_runs() {
     [ "${version:-0}" -ge 17 ]
 }
 
-# hnswlib is compiled against the headers of the Python that `make` picks.
 compiler_runs() { have c++ && have make; }
 
 missing=()
-python_runs || missing+=(python3 python3-venv python3-dev)
+python_runs || missing+=(python3 python3-venv)
+headers_there || missing+=(python3-dev)
 java_runs || missing+=(openjdk-17-jdk-headless)
 have mvn || missing+=(maven)
 have redis-server || missing+=(redis-server)

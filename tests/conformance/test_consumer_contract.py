@@ -18,9 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
-from driftline.errors import PositionError
-from driftline.log import Log, Outgoing, open_log
+from driftline.errors import PositionError, TimedOutError
+from driftline.log import LocalAddress, Log, Outgoing, open_log, parse_address
+from driftline.log.local import LocalLog
 from driftline_services.chassis import (
     Batch,
     ChassisApp,
@@ -432,6 +434,75 @@ async def test_a_position_outside_the_log_stops_the_worker(
         async with running(url, name, [topic], Recorder(store)) as app:
             await until(lambda: app.chassis.error is not None or app.crashed, "the worker has stopped")
     assert store.position(TopicPartition(topic, 0)) == 11
+
+
+async def committed(url: str, group: str) -> dict[tuple[str, int], int]:
+    """What the log holds for the group, read past the chassis."""
+    address = parse_address(url)
+    if isinstance(address, LocalAddress):
+        async with LocalLog(address.root) as log:
+            return await log.committed(group)
+    admin = AIOKafkaAdminClient(bootstrap_servers=list(address.servers))
+    await admin.start()
+    try:
+        offsets = await admin.list_consumer_group_offsets(group)
+        return {(tp.topic, tp.partition): meta.offset for tp, meta in offsets.items()}
+    finally:
+        await admin.close()
+
+
+async def test_durable_positions_are_committed_to_the_group_as_a_hint(
+    url: str, log: Log, topic: str, name: str, store: Store
+) -> None:
+    await send(log, topic, 100)
+    async with running(url, name, [topic], Recorder(store)):
+        await until(lambda: store.count() == PARTITIONS * 100, "everything is applied")
+    assert await committed(url, name) == {(topic, partition): 100 for partition in range(PARTITIONS)}
+
+
+async def test_the_committed_offset_is_not_believed(
+    url: str, log: Log, topic: str, name: str, store: Store
+) -> None:
+    class Bold(Recorder):
+        async def load(self, partitions: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
+            loaded = await super().load(partitions)
+            for tp in partitions:
+                self.flow.hint(tp, 100)  # claims more than it has
+            return dict(loaded)
+
+    await send(log, topic, 100)
+
+    async def boast() -> None:
+        settings = replace(SETTINGS, drain_timeout=0.1)
+        async with running(url, name, [topic], Bold(store, delay=PATIENCE), settings) as app:
+            await until(lambda: app.chassis.budget.used > 0, "something is in hand")
+            await app.consumer.commit()
+
+    with pytest.raises(TimedOutError):  # stopped in the middle of its first batch
+        await boast()
+    assert (await committed(url, name))[topic, 0] == 100
+    async with running(url, name, [topic], Recorder(store)):
+        await until(lambda: store.count() == PARTITIONS * 100, "everything is applied")
+    assert_exactly_once(store, topic, 100)
+
+
+async def test_a_frozen_worker_that_wakes_up_does_no_harm(
+    url: str, log: Log, topic: str, store: Store, workers: Workers
+) -> None:
+    if not url.startswith("kafka"):
+        pytest.skip("a frozen process keeps its file locks, and so its partitions")
+    frozen = workers.start("a", topic, "--delay", "0.005")
+    workers.start("b", topic)
+    await until(lambda: store.share("a") == store.share("b") == PARTITIONS // 2, "both own a half")
+    await send(log, topic, 300)
+    await until(lambda: store.count(worker="a") > 0, "a applies")
+    frozen.send_signal(signal.SIGSTOP)
+    await send(log, topic, 300, first=300)
+    await until(lambda: store.count() == PARTITIONS * 600, "b has taken over")
+    frozen.send_signal(signal.SIGCONT)
+    await send(log, topic, 100, first=600)
+    await until(lambda: store.count() == PARTITIONS * 700, "the rest is applied by whoever owns it")
+    assert_exactly_once(store, topic, 700)
 
 
 async def test_a_static_member_that_comes_back_causes_no_rebalance(

@@ -150,7 +150,8 @@ async def test_kafka_takes_a_record_of_several_mebibytes(kafka_broker: servers.K
 
 
 async def test_kafka_creates_no_topic_by_accident(kafka_broker: servers.Kafka) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=kafka_broker.bootstrap, request_timeout_ms=1_000) as producer:
+    address = kafka_broker.bootstrap
+    async with AIOKafkaProducer(bootstrap_servers=address, request_timeout_ms=1_000) as producer:
         with pytest.raises(UnknownTopicOrPartitionError):
             await producer.partitions_for("never-created")
 

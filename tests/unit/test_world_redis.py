@@ -137,6 +137,55 @@ def test_any_interleaving_of_commands_gets_the_replies_of_the_real_server(
             wire.close()
 
 
+W, OTHER = b"{t:0}:w", b"{t:1}:w"
+DISTURBANCES: list[Command] = [
+    (b"HSET", W, b"next", b"1"),  # the value it has already
+    (b"HSET", W, b"next", b"2"),
+    (b"HSET", OTHER, b"next", b"2"),
+    (b"HDEL", W, b"next"),
+    (b"HDEL", W, b"missing"),
+    (b"HGET", W, b"next"),
+    (b"DEL", W),
+    (b"UNLINK", W),
+    (b"DEL", b"missing"),
+    (b"SET", W, b""),
+    (b"SET", W),  # an error
+    (b"RENAME", W, b"new"),
+    (b"RENAME", OTHER, W),
+    (b"RENAME", W, W),
+    (b"RENAME", b"missing", W),
+    (b"FLUSHALL",),
+    (b"UNWATCH",),
+]
+
+
+@pytest.mark.parametrize("disturbance", DISTURBANCES, ids=lambda command: b" ".join(command).decode())
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize("who", ["the watcher", "another"])
+def test_a_watch_notices_what_it_notices_in_the_real_server(
+    server: Path, disturbance: Command, exists: bool, who: str
+) -> None:
+    """At each place of WATCH, MULTI, EXEC, and of the transaction after it."""
+    watch, write = (b"WATCH", W), (b"HSET", b"done", b"f", b"")
+    script: list[Command] = [watch, (b"MULTI",), write, (b"EXEC",), (b"MULTI",), write, (b"EXEC",)]
+    start = [(b"FLUSHALL",), (b"HSET", OTHER, b"f", b""), *([(b"HSET", W, b"next", b"1")] if exists else [])]
+    for place in range(len(script)):
+        replies = []
+        wires = Wire(server), Wire(server)
+        sessions = Sessions()
+        for one, two in (wires, (sessions.connect(), sessions.connect())):
+            for command in start:
+                two.execute(command)
+            disturber = one if who == "the watcher" else two
+            found = [one.execute(command) for command in script[:place]]
+            found.append(disturber.execute(disturbance))
+            found += [one.execute(command) for command in script[place:]]
+            replies.append([plain(disturbance, reply) for reply in found])
+        assert replies[0] == replies[1], place
+        for wire in wires:
+            wire.close()
+
+
 def scan_page(session: Session | Wire, command: Command) -> tuple[bytes, list[object]]:
     reply = session.execute(command)
     assert isinstance(reply, list)

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from driftline import topics
 from driftline.client.pending import Pending
 from driftline.client.publisher import Publisher
-from driftline.client.reading import INIT, Query, Rows, check_on_missing
+from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
 from driftline.client.splitting import Sender, as_ids
 from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError, UnknownTableError
 from driftline.frames.events import BARRIER, SPEC
@@ -34,6 +34,7 @@ from driftline.rows.resp import Bytes
 from driftline.shard.spec import TableSpec
 
 _POLL = 0.005
+READ_POLL = 0.001
 RESERVED = ("ops", "ingest:", "dlq:")
 
 
@@ -152,7 +153,7 @@ class AsyncClient:
         await self.publisher.flush()
 
     async def exchange(self, packed: list[Bytes], replies: int) -> list[Reply]:
-        """Send commands to Redis; a connection found broken is replaced once. Raises StoreUnavailableError."""
+        """Send commands to Redis, once more if the connection was broken. Raises StoreUnavailableError."""
         while self._idle:
             connection = self._idle.pop()
             try:
@@ -200,8 +201,8 @@ class AsyncClient:
                     await asyncio.sleep(_POLL)
         except TimeoutError:
             raise TimedOutError(
-                f"op {number}: {len(behind)} of {len(positions)} shards did not pass it within {timeout} s, "
-                f"the first is {behind[0].decode()}; is an aggregator running for group {self._options.group!r}?"
+                f"op {number}: {len(behind)} of {len(positions)} shards did not pass it within {timeout} s, the "
+                f"first is {behind[0].decode()}; does an aggregator run for group {self._options.group!r}?"
             ) from None
 
 
@@ -225,15 +226,30 @@ class AsyncTable:
         """
         check_on_missing(on_missing)
         query = Query.of(as_ids(ids), self.spec.shards)
-        rows = await self._read(query, on_missing)
         if read_your_writes:
-            await self._client.flush()
-            async with asyncio.timeout(timeout):
-                while self.behind(rows, query):
-                    await asyncio.sleep(_POLL / 5)
-                    rows = await self._read(query, on_missing)
+            await self.wait_readable(timeout=timeout)
+        packed, replies = query.commands(self.spec.name)
+        answers = await self._client.exchange(packed, replies) if replies else []
+        rows = query.decode(answers, self.spec, on_missing)
         self.pending.note_read(rows)
         return rows
+
+    async def wait_readable(self, *, timeout: float = 30.0) -> None:
+        """Return once a read includes everything this client has pushed to this table.
+
+        Raises TimedOutError.
+        """
+        await self._client.flush()
+        try:
+            async with asyncio.timeout(timeout):
+                while (query := self.unread()) is not None:
+                    if query.settled(await self._client.exchange(*query.commands)):
+                        return
+                    await asyncio.sleep(READ_POLL)
+        except TimeoutError:
+            raise TimedOutError(
+                f"table {self.spec.name}: own pushes not readable within {timeout} s"
+            ) from None
 
     async def push(
         self,
@@ -264,15 +280,7 @@ class AsyncTable:
         """Return when everything pushed is acknowledged by the log."""
         await self._client.flush()
 
-    def behind(self, rows: Rows, query: Query) -> bool:
-        """Tell whether `rows` lack something that this client has had acknowledged."""
-        offset = self._client.publisher.acknowledged
-        return any(
-            (rows.read.get(shard, 0) & ((1 << 48) - 1)) < offset(self._topic, shard) for shard in query.counts
-        )
-
-    async def _read(self, query: Query, on_missing: str) -> Rows:
-        packed, replies = query.commands(self.spec.name)
-        if not replies:
-            return query.decode([], self.spec, on_missing)
-        return query.decode(await self._client.exchange(packed, replies), self.spec, on_missing)
+    def unread(self) -> PositionQuery | None:
+        """Return the question whether acknowledged pushes can be read; None if none were made."""
+        acknowledged = self._client.publisher.acknowledged(self._topic)
+        return PositionQuery.of(self.spec.name, acknowledged) if acknowledged else None

@@ -61,10 +61,10 @@ class Publisher:
             await self._changed.wait_for(lambda: self._error is not None or self._queued == 0)
             self._raise()
 
-    def acknowledged(self, topic: str, partition: int) -> int:
-        """Return the offset behind this client's last acknowledged frame, 0 if there is none."""
-        lane = self._lanes.get((topic, partition))
-        return lane.acknowledged if lane else 0
+    def acknowledged(self, topic: str) -> dict[int, int]:
+        """Return, per partition this client has sent to, the offset behind its last acknowledged frame."""
+        lanes = list(self._lanes.items())
+        return {partition: lane.acknowledged for (name, partition), lane in lanes if name == topic}
 
     async def close(self) -> None:
         """Stop sending; call `flush` first if what is queued matters."""
@@ -84,7 +84,7 @@ class Publisher:
                 async with self._changed:
                     self._queued -= sum(size for _, size in batch)
                     self._changed.notify_all()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - handed to the next call of the user
             async with self._changed:
                 self._error = error
                 self._changed.notify_all()

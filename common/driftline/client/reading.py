@@ -101,13 +101,36 @@ class Query:
         absent = ~found
         if on_missing == RAISE:
             raise InputError(
-                f"table {spec.name}: {np.count_nonzero(absent)} of {len(found)} ids have no row, the first is "
-                f"{self.ids[absent][0]}"
+                f"table {spec.name}: {np.count_nonzero(absent)} of {len(found)} ids have no row, "
+                f"the first is {self.ids[absent][0]}"
             )
         if on_missing == MASK:
             vectors[absent] = np.nan
         else:
             vectors[absent] = initial_rows(self.ids[absent], spec.dim, spec.init.seed, spec.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class PositionQuery:
+    """Have these shards come as far as these offsets?"""
+
+    offsets: tuple[int, ...]
+    commands: tuple[list[Bytes], int]
+
+    @classmethod
+    def of(cls, table: str, offsets: Mapping[int, int]) -> PositionQuery:
+        """Ask for each shard of `offsets`; commands and number of replies are ready to send."""
+        packed: list[Bytes] = [
+            resp.command(b"HGET", ShardKeys.of(table, shard).position, b"next") for shard in offsets
+        ]
+        return cls(tuple(offsets.values()), (packed, len(packed)))
+
+    def settled(self, replies: Sequence[Reply]) -> bool:
+        """Tell whether every shard has come as far."""
+        return all(
+            isinstance(reply, bytes) and int(reply) >= offset
+            for reply, offset in zip(replies, self.offsets, strict=True)
+        )
 
 
 def check_on_missing(on_missing: str) -> None:

@@ -18,7 +18,7 @@ import redis
 from numpy.typing import ArrayLike
 from redis.exceptions import RedisError, ResponseError
 
-from driftline.client.aio import AsyncClient, AsyncTable, Options, Snapshot
+from driftline.client.aio import READ_POLL, AsyncClient, AsyncTable, Options, Snapshot
 from driftline.client.reading import INIT, Query, Rows, check_on_missing
 from driftline.client.splitting import as_ids
 from driftline.errors import StoreUnavailableError, TimedOutError
@@ -27,7 +27,6 @@ from driftline.rows.resp import Bytes
 from driftline.shard.spec import TableSpec
 
 _Result = TypeVar("_Result")
-_POLL = 0.001
 
 
 class Client:
@@ -96,7 +95,7 @@ class Client:
             raise
 
     def exchange(self, packed: list[Bytes], replies: int) -> list[Reply]:
-        """Send commands to Redis; a connection found broken is replaced once. Raises StoreUnavailableError."""
+        """Send commands to Redis, once more if the connection was broken. Raises StoreUnavailableError."""
         try:
             return self._exchange(packed, replies)
         except StoreUnavailableError:
@@ -138,17 +137,24 @@ class Table:
         """Return the rows of `ids`, in their order; one round trip: see `AsyncTable.get`."""
         check_on_missing(on_missing)
         query = Query.of(as_ids(ids), self.spec.shards)
-        rows = self._read(query, on_missing)
         if read_your_writes:
-            self._client.flush()
-            deadline = time.monotonic() + timeout
-            while self._table.behind(rows, query):
-                if time.monotonic() > deadline:
-                    raise TimedOutError(f"table {self.spec.name}: own pushes not readable within {timeout} s")
-                time.sleep(_POLL)
-                rows = self._read(query, on_missing)
+            self.wait_readable(timeout=timeout)
+        packed, replies = query.commands(self.spec.name)
+        answers = self._client.exchange(packed, replies) if replies else []
+        rows = query.decode(answers, self.spec, on_missing)
         self._table.pending.note_read(rows)
         return rows
+
+    def wait_readable(self, *, timeout: float = 30.0) -> None:
+        """Return once a read includes everything this client has pushed: see `AsyncTable.wait_readable`."""
+        self._client.flush()
+        deadline = time.monotonic() + timeout
+        while (query := self._table.unread()) is not None:
+            if query.settled(self._client.exchange(*query.commands)):
+                return
+            if time.monotonic() > deadline:
+                raise TimedOutError(f"table {self.spec.name}: own pushes not readable within {timeout} s")
+            time.sleep(READ_POLL)
 
     def push(
         self,
@@ -173,11 +179,6 @@ class Table:
     def flush(self) -> None:
         """Return when everything pushed is acknowledged by the log."""
         self._client.flush()
-
-    def _read(self, query: Query, on_missing: str) -> Rows:
-        packed, replies = query.commands(self.spec.name)
-        answers = self._client.exchange(packed, replies) if replies else []
-        return query.decode(answers, self.spec, on_missing)
 
 
 def _read(connection: redis.Connection) -> Reply:

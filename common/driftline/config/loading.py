@@ -172,8 +172,7 @@ def _from_file(path: Path, cwd: Path, problems: list[str]) -> dict[str, _Found]:
         problems.append(f"settings file {label} cannot be read: {error}")
         return {}
     known, unknown = _split(table)
-    for name in unknown:
-        problems.append(_unknown("key", name, _guess(name), _place(label, text, name)))
+    problems += [_unknown("key", name, _guess(name), _place(label, text, name)) for name in unknown]
     return {name: _Found(table[name], Source(SourceKind.FILE, _place(label, text, name))) for name in known}
 
 

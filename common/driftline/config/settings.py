@@ -96,70 +96,72 @@ class Settings(BaseSettings):
     )
 
     log_url: str = Field(
-        "local://.driftline",
+        default="local://.driftline",
         description="The log: `local://DIR` (embedded, one machine) or `kafka://host:port,host:port`.",
     )
     redis_url: str | None = Field(
-        None,
+        default=None,
         description="Redis that holds the rows: `redis://`, `rediss://` or `unix://`. "
         "Not set: the one that `driftline up` started.",
     )
     data_dir: Path = Field(
-        Path(".driftline"),
+        default=Path(".driftline"),
         description="Directory of what this machine keeps; relative to the working directory.",
     )
-    group: str = Field("default", description="The tables that version together; names the ops topic.")
+    group: str = Field(
+        default="default", description="The tables that version together; names the ops topic."
+    )
     key: SecretStr | None = Field(
-        None,
+        default=None,
         description="Signing keys of the deployment, hex, separated by commas: the current one, "
         "then retired ones. Wins over `key_file`; not taken as a flag.",
     )
     key_file: Path | None = Field(
-        None,
+        default=None,
         description="File with the same content as `key`. Not set: `data_dir`/key, "
         "made on first use with a `local://` log.",
     )
     instance_id: str | None = Field(
-        None,
+        default=None,
         description="Name of this worker that outlives restarts (static membership). "
         "Not set: a fresh member.",
     )
     max_frame: Bytes = Field(
-        1 << 20,
+        default=1 << 20,
         description="Largest frame a publisher sends; bigger pushes are split.",
         json_schema_extra={"unit": "bytes"},
     )
     cache_bytes: Bytes = Field(
-        512 << 20,
+        default=512 << 20,
         description="Rows cached in memory by a worker, over all its shards.",
         json_schema_extra={"unit": "bytes"},
     )
     flush_bytes: Bytes = Field(
-        8 << 20,
+        default=8 << 20,
         description="Changed rows of a shard that may wait for their commit before applying pauses.",
         json_schema_extra={"unit": "bytes"},
     )
     publish_window: Bytes = Field(
-        16 << 20,
+        default=16 << 20,
         description="Log of a shard that may be committed but not yet published.",
         json_schema_extra={"unit": "bytes"},
     )
     push_buffer_bytes: Bytes = Field(
-        64 << 20,
+        default=64 << 20,
         description="Frames a publisher queues before `push` waits.",
         json_schema_extra={"unit": "bytes"},
     )
     http_host: str = Field(
-        "127.0.0.1",
+        default="127.0.0.1",
         description="Address on which a service answers /metrics, /livez and /readyz.",
         min_length=1,
     )
-    http_port: Port = Field(8321, description="Port of the same; 0 turns it off.")
+    http_port: Port = Field(default=8321, description="Port of the same; 0 turns it off.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe message a service logs."
+        default="info", description="Least severe message a service logs."
     )
     session_timeout_s: Seconds = Field(
-        10.0,
+        default=10.0,
         description="A worker that is silent for so long loses its shards to the others (Kafka).",
         json_schema_extra={"unit": "seconds"},
     )

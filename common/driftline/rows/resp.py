@@ -52,7 +52,5 @@ def id_bytes(ids: NDArray[np.uint64]) -> NDArray[np.uint8]:
 
 
 def _head(count: int, *arguments: bytes) -> bytes:
-    parts = [b"*%d\r\n" % count]
-    for argument in arguments:
-        parts.append(b"$%d\r\n%b\r\n" % (len(argument), argument))
-    return b"".join(parts)
+    sized = (b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments)
+    return b"".join((b"*%d\r\n" % count, *sized))

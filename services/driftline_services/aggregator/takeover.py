@@ -24,7 +24,8 @@ async def check_log(log: Log, table: str, shard: int, position: Position) -> Non
     if position.next > bounds.end:
         raise PositionError(
             f"{name}: the store stands at offset {position.next}, the log ends at {bounds.end}: "
-            f"the log lost its tail or the topic was made anew. `driftline table relog {table}` starts a new log generation"
+            "the log lost its tail or the topic was made anew. "
+            f"`driftline table relog {table}` starts a new log generation"
         )
     if position.next < bounds.begin:
         raise PositionError(

@@ -125,6 +125,7 @@ def make_app(
         consumer_group_instance_id=instance_id,
         consumer_auto_offset_reset="none",  # never reset: a position outside the log is an error
         consumer_max_fetch_size=chosen.fetch_bytes,
+        consumer_metadata_max_age_ms=30_000,
         stream_buffer_maxsize=chosen.stream_batches,
         stream_wait_empty=False,  # nothing is acked, so nothing is ever pending; lanes end in `release`
         stream_recovery_delay=0.0,

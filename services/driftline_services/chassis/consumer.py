@@ -145,10 +145,13 @@ class BatchConsumer(Consumer):
         self, topics: object = None, start_new_transaction: bool = True
     ) -> bool:  # replaces Faust's ack bookkeeping
         """Tell the group the durable positions. A hint: it may be late, and it may fail."""
-        assignment = self.assignment() if self.chassis.error is None else set()
+        hints = self.chassis.hints()
+        if not hints or self.chassis.error is not None or self.app.crashed:
+            return False
+        assignment = self.assignment()
         todo = {
             tp: position
-            for tp, position in self.chassis.hints().items()
+            for tp, position in hints.items()
             if TP(*tp) in assignment and position != self._committed_offset.get(TP(*tp))
         }
         if not todo or not await self.store_hints(todo):

@@ -194,7 +194,9 @@ class KafkaConsumer(BatchConsumer, driver.Consumer):
         that really hangs is the business of `drain_timeout`, not of the group.
         """
         async for _ in self.itertimer(1.0, name="stay_alive"):
-            self._thread._ensure_consumer()._subscription._last_fetch_ended = time.monotonic()
+            consumer = self._thread._consumer  # none while the thread is starting
+            if consumer is not None:
+                consumer._subscription._last_fetch_ended = time.monotonic()
 
 
 class KafkaTransport(driver.Transport):

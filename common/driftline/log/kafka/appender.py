@@ -184,4 +184,6 @@ async def _abort(producer: AIOKafkaProducer) -> None:
     while not sender.done():
         await asyncio.wait({sender}, timeout=RETRY_S)
         sender.cancel()  # it may now wait for metadata, which nobody fetches any more
-    producer._message_accumulator.fail_all(kafka.ProducerClosed())
+    # Those who wait for these batches have been told by `dead`.
+    producer._message_accumulator._batches.clear()
+    producer._message_accumulator._pending_batches.clear()

@@ -1,0 +1,460 @@
+"""Settings: precedence, where a value came from, mistakes, secrets, the signing key."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from driftline.cli.config_command import app, read_flags
+from driftline.config import Loaded, Settings, load_settings, new_key, redact_url, signing_key
+from driftline.config.loading import Source, SourceKind, line_of
+from driftline.config.reference import fill
+from driftline.config.settings import parse_size
+from driftline.errors import ConfigError
+from driftline.frames.headers import Keyring
+
+KEY = "ab" * 32
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
+NAMES = ("group", "instance_id", "http_host")
+"""Settings that take any word, so that values can be told apart by it."""
+
+
+def load(
+    cwd: Path,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    toml: str | None = None,
+) -> Loaded:
+    if toml is not None:
+        (cwd / "driftline.toml").write_text(toml)
+    return load_settings(flags or {}, cwd=cwd, environ=environ or {})
+
+
+def complaint(
+    cwd: Path,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    toml: str | None = None,
+) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(cwd, flags, environ, toml)
+    return str(caught.value)
+
+
+# Precedence and provenance
+
+
+@given(
+    flags=st.sets(st.sampled_from(NAMES)),
+    variables=st.sets(st.sampled_from(NAMES)),
+    keys=st.sets(st.sampled_from(NAMES)),
+)
+def test_the_strongest_source_that_has_a_setting_wins(
+    flags: set[str], variables: set[str], keys: set[str]
+) -> None:
+    with TemporaryDirectory() as directory:
+        loaded = load(
+            Path(directory),
+            dict.fromkeys(flags, "by-flag"),
+            {f"DRIFTLINE_{name.upper()}": "by-environment" for name in variables},
+            "".join(f'{name} = "by-file"\n' for name in keys),
+        )
+    for name in NAMES:
+        default: object = Settings.model_fields[name].default
+        holders = ((flags, "by-flag"), (variables, "by-environment"), (keys, "by-file"))
+        expected = next((value for having, value in holders if name in having), default)
+        assert getattr(loaded.settings, name) == expected
+        if expected != default:
+            assert f"by-{loaded.sources[name].kind}" == expected
+
+
+def test_without_any_source_every_setting_has_its_default(tmp_path: Path) -> None:
+    loaded = load(tmp_path)
+    assert loaded.settings == Settings()
+    assert {source.kind for source in loaded.sources.values()} == {SourceKind.DEFAULT}
+    assert loaded.file is None
+
+
+def test_settings_alone_do_not_look_at_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLINE_GROUP", "other")
+    assert Settings().group == "default"
+
+
+def test_loading_looks_at_the_environment_handed_in_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIFTLINE_GROUP", "other")
+    assert load(tmp_path).settings.group == "default"
+
+
+def test_a_source_tells_its_place(tmp_path: Path) -> None:
+    sources = load(
+        tmp_path, {"http_host": "h"}, {"DRIFTLINE_REDIS_URL": "redis://h:1"}, '# mine\ngroup = "g"\n'
+    ).sources
+    assert str(sources["http_host"]) == "flag --http-host"
+    assert str(sources["redis_url"]) == "environment DRIFTLINE_REDIS_URL"
+    assert str(sources["group"]) == "driftline.toml line 2"
+    assert str(sources["log_url"]) == "default"
+    assert sources["http_host"] == Source(SourceKind.FLAG, "--http-host")
+
+
+def test_a_flag_that_is_none_was_not_given(tmp_path: Path) -> None:
+    assert load(tmp_path, {"group": None}, toml='group = "g"').settings.group == "g"
+
+
+def test_an_empty_variable_is_not_set(tmp_path: Path) -> None:
+    assert load(tmp_path, environ={"DRIFTLINE_HTTP_PORT": ""}).settings.http_port == 8321
+
+
+@pytest.mark.parametrize("named_by", ["flag", "variable"])
+def test_another_settings_file_can_be_named(tmp_path: Path, named_by: str) -> None:
+    (tmp_path / "other.toml").write_text('group = "other"')
+    flags = {"config": Path("other.toml")} if named_by == "flag" else {}
+    environ = {"DRIFTLINE_CONFIG": "other.toml"} if named_by == "variable" else {}
+    loaded = load(tmp_path, flags, environ, 'group = "here"')
+    assert (loaded.settings.group, loaded.file) == ("other", tmp_path / "other.toml")
+
+
+def test_a_named_settings_file_must_exist(tmp_path: Path) -> None:
+    assert "gone.toml' (--config) does not exist" in complaint(tmp_path, {"config": "gone.toml"})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("group = 1", 1),
+        ("\n\n  'group'=1", 3),
+        ('key = """\ngroup = 2\n"""\ngroup = 1', 4),
+        ("# group = 2\ngroups = 3\ngroup = 1", 3),
+        ("a = [\n1]\n[group]\nx = 1", 3),
+        ("group.x = 1", 1),
+        ('"gr\\u006fup" = 1', None),
+    ],
+)
+def test_the_line_of_a_key_is_where_it_is_set(text: str, line: int | None) -> None:
+    assert line_of(text, "group") == line
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("256MiB", 256 << 20), ("1 gb", 10**9), ("12", 12), ("512KiB", 512 << 10), ("7B", 7)],
+)
+def test_a_size_may_carry_a_unit(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cache_bytes", "1.5GiB"),
+        ("cache_bytes", "12 parsecs"),
+        ("cache_bytes", "-1"),
+        ("cache_bytes", True),
+        ("flush_bytes", 0),
+        ("max_frame", "8MiB"),
+        ("http_port", 65536),
+        ("http_port", True),
+        ("session_timeout_s", "0"),
+        ("session_timeout_s", "nan"),
+        ("log_level", "loud"),
+        ("group", "a b"),
+        ("group", "g" * 200),
+        ("instance_id", ""),
+        ("log_url", "kafka://"),
+        ("log_url", "http://x"),
+        ("redis_url", "localhost:6379"),
+        ("redis_url", "redis://"),
+        ("http_host", ""),
+        ("key", "xyz"),
+    ],
+)
+def test_a_value_that_breaks_its_rule_is_refused_by_name(tmp_path: Path, name: str, value: object) -> None:
+    assert complaint(tmp_path, {name: value}).startswith(f"{name} = ")
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h", "rediss://u:p@h:1/2", "unix:///run/redis.sock", "redis://[::1]:6379/0"]
+)
+def test_redis_urls_of_every_kind_are_taken(tmp_path: Path, url: str) -> None:
+    assert load(tmp_path, {"redis_url": url}).settings.redis_url == url
+
+
+def test_the_home_directory_is_expanded(tmp_path: Path) -> None:
+    assert load(tmp_path, toml='data_dir = "~/d"').settings.data_dir == Path.home() / "d"
+
+
+def test_the_level_is_taken_in_any_case(tmp_path: Path) -> None:
+    assert load(tmp_path, {"log_level": "DEBUG"}).settings.log_level == "debug"
+
+
+# Mistakes
+
+
+def test_a_mistake_names_key_value_and_place(tmp_path: Path) -> None:
+    assert "http_port = 'x' (flag --http-port): " in complaint(tmp_path, {"http_port": "x"})
+    assert "http_port = 'x' (environment DRIFTLINE_HTTP_PORT): " in complaint(
+        tmp_path, environ={"DRIFTLINE_HTTP_PORT": "x"}
+    )
+    assert "http_port = 'x' (driftline.toml line 2): " in complaint(tmp_path, toml='\nhttp_port = "x"')
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    told = complaint(tmp_path, {"http_port": "x", "log_level": "loud"}, {"DRIFTLINE_X": "1"}, "zzz = 1")
+    assert len(told.splitlines()) == 4
+
+
+def test_unknown_names_get_a_suggestion(tmp_path: Path) -> None:
+    assert "unknown flag --redis-ulr: did you mean --redis-url?" in complaint(tmp_path, {"redis_ulr": "x"})
+    assert "DRIFTLINE_REDIS: did you mean DRIFTLINE_REDIS_URL?" in complaint(
+        tmp_path, environ={"DRIFTLINE_REDIS": "x"}
+    )
+    assert "unknown key chache_bytes (driftline.toml line 1): did you mean cache_bytes?" in complaint(
+        tmp_path, toml="chache_bytes = 1"
+    )
+    assert "lists the settings" in complaint(tmp_path, environ={"DRIFTLINE_QQQQ": "x"})
+
+
+def test_a_variable_in_lower_case_is_a_mistake_not_ignored(tmp_path: Path) -> None:
+    assert "did you mean DRIFTLINE_GROUP?" in complaint(tmp_path, environ={"DRIFTLINE_group": "g"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DRIFTLINE_TOOLS", "/opt/tools"),
+        ("DRIFTLINE_TESTS_WITHOUT", "kafka"),
+        ("DRIFTLINE_SERVICE_HOST", "10.0.0.1"),
+        ("DRIFTLINE_GATEWAY_SERVICE_PORT_HTTP", "8321"),
+        ("DRIFTLINE_PORT", "tcp://10.0.0.1:8321"),
+        ("DRIFTLINE_GATEWAY_PORT_8321_TCP_ADDR", "10.0.0.1"),
+        ("PATH", "/bin"),
+    ],
+)
+def test_variables_of_tests_and_of_kubernetes_are_let_be(tmp_path: Path, name: str, value: str) -> None:
+    assert load(tmp_path, environ={name: value}).settings == Settings()
+
+
+def test_a_misspelt_port_is_not_taken_for_kubernetes(tmp_path: Path) -> None:
+    assert "DRIFTLINE_HTTP_PORT?" in complaint(tmp_path, environ={"DRIFTLINE_HTP_PORT": "80"})
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    assert "settings file driftline.toml cannot be read: " in complaint(tmp_path, toml="group = ")
+
+
+# Secrets
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "toml"),
+    [
+        ({"redis_url": "bad://u:hunter2@h"}, {}, ""),
+        ({"redis_url": "bad://u:a@b/hunter2@h"}, {}, ""),
+        ({}, {"DRIFTLINE_KEY": "hunter2"}, ""),
+        ({}, {"DRIFTLINE_KYE": "hunter2"}, ""),
+        ({}, {}, 'keys = "hunter2"'),
+        ({"log_url": "kafka://u:hunter2@h:9092"}, {}, ""),
+    ],
+)
+def test_a_mistake_shows_no_secret(
+    tmp_path: Path, flags: dict[str, object], environ: dict[str, str], toml: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, flags, environ, toml)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None  # a chained validation error would be printed with it
+
+
+def test_printed_settings_show_no_secret() -> None:
+    settings = Settings.model_validate({"key": KEY, "redis_url": "redis://u:hunter2@h:1/0"})
+    assert KEY not in repr(settings) + str(settings)
+    assert "hunter2" not in repr(settings) + str(settings)
+
+
+_WORD = st.text(
+    st.characters(codec="ascii", exclude_characters="\n", categories=["L", "N", "P", "S"]), min_size=1
+)
+
+
+@given(password=_WORD)
+def test_a_password_in_a_url_is_never_shown(password: str) -> None:
+    secret = f"<{password}>"
+    assert secret not in redact_url(f"redis://user:{secret}@host:6379/0")
+
+
+def test_a_url_without_a_password_is_shown_as_it_is() -> None:
+    assert redact_url("redis://host:6379/0?db=1") == "redis://host:6379/0?db=1"
+
+
+# The signing key
+
+
+def local(path: Path) -> Settings:
+    return Settings(data_dir=path / "data")
+
+
+def test_a_local_run_makes_its_key_once(tmp_path: Path) -> None:
+    first = signing_key(local(tmp_path))
+    Keyring.parse(first)
+    assert signing_key(local(tmp_path)) == first
+
+
+def test_the_key_file_is_for_its_owner_only_and_alone(tmp_path: Path) -> None:
+    signing_key(local(tmp_path))
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["key"]
+    assert stat.S_IMODE((tmp_path / "data" / "key").stat().st_mode) == 0o600
+
+
+ASK = """
+import sys
+from pathlib import Path
+from driftline.config import Settings, signing_key
+for line in sys.stdin:
+    print(signing_key(Settings(data_dir=Path(line.strip()))), flush=True)
+"""
+
+
+def test_processes_that_start_together_get_the_same_key(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        command = [sys.executable, "-c", ASK]
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for _ in range(4)
+        ]
+        for attempt in range(50):
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write(f"{tmp_path / str(attempt)}\n")
+                process.stdin.flush()
+            keys = [process.stdout.readline() for process in processes if process.stdout is not None]
+            assert len(set(keys)) == 1
+            assert os.listdir(tmp_path / str(attempt)) == ["key"]
+
+
+def test_the_loser_of_the_race_takes_the_winners_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def rival(source: Path, target: Path) -> None:
+        target.write_text(KEY)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", rival)
+    assert signing_key(local(tmp_path)) == KEY
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["key"]
+
+
+def test_a_key_given_wins_over_a_key_file(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"key": KEY, "key_file": tmp_path / "gone"})
+    assert signing_key(settings) == KEY
+
+
+def test_a_key_file_may_hold_retired_keys(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"{KEY},{new_key()}\n")
+    text = signing_key(Settings(key_file=tmp_path / "keys"))
+    assert len(Keyring.parse(text).retired) == 1
+
+
+def test_a_key_file_that_was_named_is_never_made_up(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"key_file .*gone.* cannot be read: No such file"):
+        signing_key(Settings(key_file=tmp_path / "gone"))
+
+
+def test_a_malformed_key_file_is_named_and_not_quoted(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("hunter2")
+    with pytest.raises(ConfigError, match=r"keys': key 1 of 1") as caught:
+        signing_key(Settings(key_file=tmp_path / "keys"))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_kafka_without_a_key_tells_how_to_make_one(tmp_path: Path) -> None:
+    settings = Settings(log_url="kafka://h:9092", data_dir=tmp_path)
+    with pytest.raises(ConfigError, match="driftline config new-key"):
+        signing_key(settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+# The command
+
+
+def run(*words: str, environ: Mapping[str, str] | None = None) -> str:
+    root = typer.Typer()
+    root.add_typer(app, name="config")
+    result = CliRunner().invoke(root, ["config", *words], env=dict(environ or {}), catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in os.environ:
+        if name.startswith("DRIFTLINE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_show_prints_value_and_source_of_every_setting(here: Path) -> None:
+    (here / "driftline.toml").write_text('group = "g"\n')
+    lines = run(
+        "show", "--http-port", "1", environ={"DRIFTLINE_REDIS_URL": "redis://u:hunter2@h:1/0"}
+    ).splitlines()
+    shown = {line.split()[0]: " ".join(line.split()[1:]) for line in lines}
+    assert set(shown) == set(Settings.model_fields)
+    assert shown["group"] == "g driftline.toml line 1"
+    assert shown["http_port"] == "1 flag --http-port"
+    assert shown["redis_url"] == "redis://u:***@h:1/0 environment DRIFTLINE_REDIS_URL"
+    assert shown["key"] == "- default"
+
+
+def test_show_can_print_json(here: Path) -> None:
+    shown = json.loads(run("show", "--json", "--cache-bytes=1KiB", environ={"DRIFTLINE_KEY": KEY}))
+    assert shown["file"] is None
+    assert shown["settings"]["cache_bytes"] == {"value": 1024, "source": "flag", "place": "--cache-bytes"}
+    assert shown["settings"]["key"] == {"value": "***", "source": "environment", "place": "DRIFTLINE_KEY"}
+
+
+def test_path_prints_the_file_in_force(here: Path) -> None:
+    (here / "driftline.toml").touch()
+    assert run("path").strip() == str(here / "driftline.toml")
+
+
+def test_new_key_prints_a_fresh_key_each_time(here: Path) -> None:
+    keys = {run("new-key").strip() for _ in range(2)}
+    assert len(keys) == 2
+    for key in keys:
+        Keyring.parse(key)
+
+
+@pytest.mark.parametrize("words", [["group"], ["--group"], ["--key", KEY], [f"--key={KEY}"], ["--", "x"]])
+def test_words_that_are_no_settings_are_refused(words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_flags(words)
+    assert KEY not in str(caught.value)
+
+
+# The page
+
+
+def test_the_page_lists_what_there_is() -> None:
+    page = (DOCS / "configuration.md").read_text("utf-8")
+    assert fill(page) == page, "run: python -m driftline.config.reference docs/reference/configuration.md"
+    assert all(f"| `{name}` |" in page for name in Settings.model_fields)
