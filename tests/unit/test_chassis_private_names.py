@@ -98,6 +98,10 @@ def test_the_consumer_thread_has(name: str) -> None:
     assert issubclass(BatchThread, AIOKafkaConsumerThread)
 
 
+def test_the_consumer_thread_stops_its_consumer_in_on_thread_stop() -> None:
+    assert "await self._consumer.stop()" in source(AIOKafkaConsumerThread.on_thread_stop)
+
+
 def test_the_consumer_thread_is_made_by_a_method_and_has_a_loop_of_its_own() -> None:
     assert "_new_consumer_thread" in vars(KafkaConsumer)
     assert "self.thread_loop" in source(ServiceThread.__init__)

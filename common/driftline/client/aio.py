@@ -201,8 +201,8 @@ class AsyncClient:
                     await asyncio.sleep(_POLL)
         except TimeoutError:
             raise TimedOutError(
-                f"op {number}: {len(behind)} of {len(positions)} shards did not pass it within {timeout} s, the "
-                f"first is {behind[0].decode()}; does an aggregator run for group {self._options.group!r}?"
+                f"op {number}: {len(behind)} of {len(positions)} shards did not pass it within {timeout} s, "
+                f"the first is {behind[0].decode()}; does an aggregator run for {self._options.group!r}?"
             ) from None
 
 

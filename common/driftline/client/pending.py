@@ -23,19 +23,17 @@ from driftline.client.splitting import (
     upsert_frames,
 )
 from driftline.errors import InputError
-from driftline.frames.events import Delete, Gradient, Upsert, write_event
+from driftline.frames.events import GRADIENT_KINDS, Delete, Gradient, Upsert, write_event
 from driftline.frames.headers import cloud_event
 from driftline.log import Outgoing
-
-GRADIENT_DTYPES = ("F32", "F16", "BF16")
 
 
 class Pending:
     """One producer's hand on one table."""
 
     def __init__(self, sender: Sender, gradient_dtype: str = "F32") -> None:
-        if gradient_dtype not in GRADIENT_DTYPES:
-            raise InputError(f"gradient dtype {gradient_dtype!r}: one of {', '.join(GRADIENT_DTYPES)}")
+        if gradient_dtype not in GRADIENT_KINDS:
+            raise InputError(f"gradient dtype {gradient_dtype!r}: one of {', '.join(GRADIENT_KINDS)}")
         self._sender, self._dtype = sender, gradient_dtype
         self._sequence = Sequence()
         self._oldest_read: dict[int, int] = {}

@@ -25,6 +25,8 @@ SPEC, BARRIER, QUARANTINE = "spec", "barrier", "quarantine"
 PREPARE, RESTORE, RESTORE_ROWS = "prepare", "restore", "restore-rows"
 OPS = frozenset({SPEC, BARRIER, QUARANTINE, PREPARE, RESTORE, RESTORE_ROWS})
 MAX_SEQ = (1 << 64) - 1
+MAX_EPOCH = (1 << 32) - 1
+GRADIENT_KINDS = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +129,21 @@ def event_of(frame: Frame) -> Event:
     kind, table, shard = _text(meta, "type"), _text(meta, "table"), _natural(meta, "shard", 1 << 32)
     origin = _origin(meta)
     if kind == GRADIENT:
-        ids, grads = _ids(tensors), _matrix(tensors, "grads")
+        ids, grads = _ids(tensors), _matrix(frame, "grads", GRADIENT_KINDS)
         read_pos = _natural(meta, "read_pos") if "read_pos" in meta else None
         return _same_rows(Gradient(table, shard, origin, ids, grads, read_pos, _lr(meta)), grads)
     if kind == UPSERT:
-        rows, state = _matrix(tensors, "rows"), _optional_matrix(tensors, "state")
+        rows, state = _matrix(frame, "rows"), _matrix(frame, "state") if "state" in tensors else None
         return _same_rows(Upsert(table, shard, origin, _ids(tensors), rows, state), rows, state)
     if kind == DELETE:
         return Delete(table, shard, origin, _ids(tensors))
     if kind not in OPS:
         raise FrameError("unknown_type", f"frame type {kind!r}")
-    return _op(kind, table, shard, origin, meta, tensors)
+    return _op(kind, table, shard, origin, frame)
 
 
-def _op(
-    kind: str, table: str, shard: int, origin: Origin, meta: Mapping[str, str], tensors: Mapping[str, Array]
-) -> Op:
+def _op(kind: str, table: str, shard: int, origin: Origin, frame: Frame) -> Op:
+    meta, tensors = frame.metadata, frame.tensors
     if _natural(meta, "op") != origin.seq:
         raise FrameError("undecodable", f"op {meta['op']} does not match seq {origin.seq}")
     try:
@@ -153,7 +154,7 @@ def _op(
         raise FrameError("undecodable", "body is not a JSON object")
     if kind != RESTORE_ROWS:
         return Op(kind, table, shard, origin, body)
-    rows, state = _matrix(tensors, "rows"), _matrix(tensors, "state")
+    rows, state = _matrix(frame, "rows"), _matrix(frame, "state")
     return _same_rows(Op(kind, table, shard, origin, body, _ids(tensors), rows, state), rows, state)
 
 
@@ -206,7 +207,7 @@ def _origin(meta: Mapping[str, str]) -> Origin:
         producer = b""
     if len(producer) != 16:
         raise FrameError("undecodable", f"producer {text!r} is not 32 hex digits")
-    return Origin(producer, _natural(meta, "producer_epoch"), _natural(meta, "seq"))
+    return Origin(producer, _natural(meta, "producer_epoch", MAX_EPOCH + 1), _natural(meta, "seq"))
 
 
 def _lr(meta: Mapping[str, str]) -> np.float32 | None:
@@ -229,12 +230,8 @@ def _ids(tensors: Mapping[str, Array]) -> NDArray[np.uint64]:
     return ids
 
 
-def _matrix(tensors: Mapping[str, Array], name: str) -> NDArray[np.float32]:
-    matrix = tensors.get(name)
-    if matrix is None or matrix.ndim != 2 or matrix.dtype not in (np.float32, np.float16):
-        raise FrameError("undecodable", f"tensor {name!r} must be a floating-point matrix")
+def _matrix(frame: Frame, name: str, kinds: tuple[str, ...] = ("F32",)) -> NDArray[np.float32]:
+    matrix = frame.tensors.get(name)
+    if matrix is None or matrix.ndim != 2 or frame.kinds[name] not in kinds:
+        raise FrameError("undecodable", f"tensor {name!r} must be a matrix of {' or '.join(kinds)}")
     return matrix.astype(np.float32, copy=False)
-
-
-def _optional_matrix(tensors: Mapping[str, Array], name: str) -> NDArray[np.float32] | None:
-    return _matrix(tensors, name) if name in tensors else None

@@ -57,6 +57,7 @@ class Frame:
 
     metadata: Mapping[str, str]
     tensors: Mapping[str, Array]
+    kinds: Mapping[str, str]  # tensor -> its dtype as written
 
 
 def encode(metadata: Mapping[str, str], tensors: Mapping[str, Array | Bfloat16]) -> bytes:
@@ -102,11 +103,14 @@ def decode(data: bytes, *, limit: int) -> Frame:
         raise FrameError("undecodable", "__metadata__ must map strings to strings")
     if len(header) > TENSOR_LIMIT:
         raise FrameError("undecodable", f"{len(header)} tensors exceed {TENSOR_LIMIT}")
-    return Frame(metadata, _tensors(data, base, header))
-
-
-def _tensors(data: bytes, base: int, header: dict[str, object]) -> dict[str, Array]:
     spans = sorted((_entry(name, entry) for name, entry in header.items()), key=lambda span: span[1:3])
+    return Frame(metadata, _tensors(data, base, spans), {name: kind for name, _, _, kind, _ in spans})
+
+
+_Span = tuple[str, int, int, str, tuple[int, ...]]  # name, begin, end, dtype, shape
+
+
+def _tensors(data: bytes, base: int, spans: list[_Span]) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     offset = 0
     for name, begin, end, kind, shape in spans:
@@ -127,7 +131,7 @@ def _tensors(data: bytes, base: int, header: dict[str, object]) -> dict[str, Arr
     return tensors
 
 
-def _entry(name: str, entry: object) -> tuple[str, int, int, str, tuple[int, ...]]:
+def _entry(name: str, entry: object) -> _Span:
     if not isinstance(entry, dict) or entry.keys() != _ENTRY:
         raise FrameError("undecodable", f"tensor {name!r} needs exactly dtype, shape and data_offsets")
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

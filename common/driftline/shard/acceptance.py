@@ -74,8 +74,10 @@ def check_addressed(event: Gradient | Upsert | Delete | Op, table: str, shard: i
         raise FrameError("wrong_shard", f"frame for shard {event.shard} in the log of shard {shard}")
 
 
-def check_allowed(event: Gradient | Upsert | Delete, position: Position, spec: TableSpec) -> None:
-    """Raise FrameError if the event's producer is shut out or its shape does not fit the table."""
+def check_allowed(event: Gradient | Upsert | Delete, size: int, position: Position, spec: TableSpec) -> None:
+    """Raise FrameError if the event's producer is shut out or the frame does not fit the table."""
+    if size > spec.policy.max_frame:
+        raise FrameError("oversized", f"{size} bytes, the table takes frames of {spec.policy.max_frame}")
     if event.origin.producer in position.quarantined:
         raise FrameError("quarantined", f"producer {event.origin.producer.hex()} is shut out")
     if isinstance(event, Gradient):
@@ -128,10 +130,8 @@ def is_stale(read_pos: int | None, position: Position) -> bool:
     return read_pos is not None and position.floor > 0 and read_pos <= position.floor
 
 
-def superseded(ids: NDArray[np.uint64], read_pos: int | None, position: Position) -> NDArray[np.bool_]:
+def superseded(ids: NDArray[np.uint64], read_pos: int, position: Position) -> NDArray[np.bool_]:
     """Return a mask of ids whose rows were put back by a restore-rows after they were read."""
-    if read_pos is None or not position.restored:
-        return np.zeros(len(ids), bool)
     named = [row for row, (at, _) in position.restored.items() if read_pos <= at]
     return np.isin(ids, np.array(named, np.uint64))
 

@@ -110,7 +110,7 @@ class Position:
         names = np.frombuffer(b"".join(self.producers), np.uint8).reshape(-1, 16)
         tensors: dict[str, NDArray[np.generic]] = {
             "pname": names,
-            "pepoch": np.array([item.epoch for item in seen], np.uint64),
+            "pepoch": np.array([item.epoch for item in seen], np.uint32),
             "pseq": np.array([item.seq for item in seen], np.uint64),
             "ptime": np.array([item.time for item in seen], np.uint64),
             "rid": np.array([row for row, _ in rows], np.uint64),

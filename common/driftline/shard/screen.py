@@ -8,12 +8,13 @@ influence the judgement of a later frame.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from driftline.errors import FrameError
 from driftline.frames.events import Delete, Event, Gradient, Op, Upsert, event_of
-from driftline.frames.headers import Keyring
+from driftline.frames.headers import MAC, Keyring
 from driftline.frames.states import UPSERT_CAUSE
 from driftline.frames.tensors import decode
 from driftline.ids import OPS_PRODUCER, lsn, shard_of
@@ -89,16 +90,14 @@ class Screen:
         self._forgotten.update(b"r:%d" % row for row in rows)
 
     def _read(self, record: Record) -> Event:
-        limit = self._spec.policy.max_frame if self._spec else MAX_FRAME
-        signed = any(name == "dl-mac" for name, _ in record.headers)
-        event = event_of(decode(record.value, limit=MAX_FRAME if signed else limit))
-        if isinstance(event, Op) or event.origin.producer == OPS_PRODUCER:
-            if event.origin.producer != OPS_PRODUCER or not self._keyring.verifies(
-                record.value, record.headers
-            ):
-                raise FrameError("forged", "an op without a valid signature of this deployment")
-            if not isinstance(event, Op):
-                raise FrameError("forged", "the router sends ops only")
+        signed = any(name == MAC for name, _ in record.headers)
+        if signed and not self._keyring.verifies(record.value, record.headers):
+            raise FrameError("forged", "the signature is not one of this deployment")
+        event = event_of(decode(record.value, limit=MAX_FRAME))
+        if isinstance(event, Op) != (event.origin.producer == OPS_PRODUCER) or (
+            isinstance(event, Op) and not signed
+        ):
+            raise FrameError("forged", "ops come from the router, signed, and nothing else does")
         return event
 
     def _is_due(self, op: Op) -> bool:
@@ -128,12 +127,12 @@ class Screen:
         acceptance.check_addressed(event, self._table, self._shard)
         if self._spec is None:
             raise FrameError("no_spec", f"table {self._table} has no spec yet")
-        acceptance.check_allowed(event, self._position, self._spec)
+        acceptance.check_allowed(event, len(record.value), self._position, self._spec)
         if isinstance(event, Gradient):
-            if acceptance.is_stale(acceptance.effective_read_pos(event, self._spec), self._position):
-                plan.counts["stale"] += 1
-            elif len(event.ids):
-                frames.append((record, event))
+            fresh = self._without_stale(event, self._spec)
+            plan.counts["stale"] += len(event.ids) - len(fresh.ids)
+            if len(fresh.ids):
+                frames.append((record, fresh))
             return
         self._close(frames, plan)
         at = lsn(self._position.gen, record.offset)
@@ -160,8 +159,6 @@ class Screen:
             np.repeat(np.array([self._lr if e.lr is None else e.lr for _, e in good], np.float32), sizes),
             np.repeat(np.array([lsn(gen, record.offset) for record, _ in good], np.uint64), sizes),
         )
-        if self._position.restored:
-            run = self._without_superseded(run, good, plan)
         plan.counts["rows"] += len(run.ids)
         plan.runs.append(run)
 
@@ -184,18 +181,16 @@ class Screen:
                 plan.rejected.append(Rejected(record, error.reason, str(error)))
         return good
 
-    def _without_superseded(
-        self, run: Gradients, frames: list[tuple[Record, Gradient]], plan: Plan
-    ) -> Gradients:
-        assert self._spec is not None, "gradients are gathered under a spec only"
-        stale = np.concatenate(
-            [
-                acceptance.superseded(
-                    event.ids, acceptance.effective_read_pos(event, self._spec), self._position
-                )
-                for _, event in frames
-            ]
-        )
-        plan.counts["stale"] += int(np.count_nonzero(stale))
-        keep = ~stale
-        return Gradients(run.ids[keep], run.grads[keep], run.lr[keep], run.lsn[keep])
+    def _without_stale(self, event: Gradient, spec: TableSpec) -> Gradient:
+        """Leave out rows that were put back after they were read.
+
+        Judged frame by frame: log time may forget a restore between two frames of a batch.
+        """
+        read_pos = acceptance.effective_read_pos(event, spec)
+        if acceptance.is_stale(read_pos, self._position):
+            return replace(event, ids=event.ids[:0], grads=event.grads[:0])
+        if not self._position.restored or read_pos is None:
+            return event
+        acceptance.check_ids(event.ids, self._shard, spec.shards)  # before part of it is gone
+        keep = ~acceptance.superseded(event.ids, read_pos, self._position)
+        return replace(event, ids=event.ids[keep], grads=event.grads[keep])

@@ -36,7 +36,7 @@ class Aggregator:
         self, group: str, log: Log, connect: Connect, keyring: Keyring, catalogue: Catalogue, limits: Limits
     ) -> None:
         self._group, self._log, self._connect, self._keyring = group, log, connect, keyring
-        self._catalogue, self._limits = catalogue, limits
+        self._catalogue, self._limits, self._share = catalogue, limits, limits
         self._router = Router(log, group, keyring, catalogue.tables)
         self._name = uuid.uuid4().hex
         self._takeovers = 0
@@ -51,6 +51,7 @@ class Aggregator:
 
     async def load(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
         self.runners, self.stopped = {}, {}
+        self._share = self._limits.shared_by(max(1, len(partitions) - 1))
         starts = await asyncio.gather(*(self._begin(tp) for tp in sorted(partitions)))
         return {tp: start for tp, start in zip(sorted(partitions), starts, strict=True) if start is not None}
 
@@ -94,7 +95,7 @@ class Aggregator:
         owner = f"{self._name}:{self._takeovers}".encode()
         store = ShardStore(self._connect, ShardKeys.of(table, tp.partition), owner)
         runner = ShardRunner(
-            table, tp.partition, store=store, log=self._log, keyring=self._keyring, limits=self._limits
+            table, tp.partition, store=store, log=self._log, keyring=self._keyring, limits=self._share
         )
         try:
             start = await runner.start()

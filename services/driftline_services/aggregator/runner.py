@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -41,12 +41,21 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what one shard holds and how far publishing may lag."""
+    """Bounds on what is held and how far publishing may lag, in bytes."""
 
     cache_bytes: int = 256 << 20
     flush_bytes: int = 8 << 20  # dirty rows that may pile up before applying waits for a commit
     publish_window: int = 16 << 20  # gradients log, in bytes
     mark_after: float = 0.5  # seconds idle before `published` is written on its own
+
+    def shared_by(self, shards: int) -> Limits:
+        """Return the share of one of `shards` shards in the budgets of a worker."""
+        return replace(
+            self,
+            cache_bytes=max(1, self.cache_bytes // shards),
+            flush_bytes=max(1, self.flush_bytes // shards),
+            publish_window=max(1, self.publish_window // shards),
+        )
 
 
 @dataclass(slots=True)

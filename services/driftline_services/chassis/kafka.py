@@ -28,6 +28,7 @@ from driftline_services.chassis.lanes import Delivery
 
 T = TypeVar("T")
 HINT_TIMEOUT = 5.0  # seconds; a commit is not worth a longer wait
+LEAVE_TIMEOUT = 5.0
 
 
 @dataclass(slots=True)
@@ -68,6 +69,20 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             cast(BatchConsumer, self.consumer).chassis.settings.fetch_wait * 1000
         )
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group if the broker answers; it finds out by itself otherwise.
+
+        In a task of its own: while a broker is away, aiokafka's `stop` lets the CancelledError
+        of its fetches escape, and the thread would die without reporting that it is down.
+        """
+        leaving = asyncio.ensure_future(super().on_thread_stop())
+        await asyncio.wait({leaving}, timeout=LEAVE_TIMEOUT)
+        if not leaving.done():
+            leaving.cancel()
+            await asyncio.wait({leaving}, timeout=1.0)
+        if leaving.cancelled() or leaving.exception() is not None:
+            self.log.warning("the broker did not take leave of this member: is it away?")
 
     async def run(self, step: Coroutine[Any, Any, T], timeout: float) -> T:
         """Run `step` inside the thread, from outside. TimeoutError if the thread does not answer.

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -29,6 +30,12 @@ LOCK_RETRY_S = (0.0002, 0.005)
 to 100 ms, which starves one of two busy writers."""
 
 CACHE_KIB = 4096
+
+_SETTINGS = (
+    f"PRAGMA cache_size=-{CACHE_KIB}",
+    "PRAGMA synchronous=NORMAL",
+    "PRAGMA wal_autocheckpoint=0",  # checkpoints run in a thread of their own: see checkpoint.py
+)
 
 T = TypeVar("T")
 
@@ -72,10 +79,9 @@ def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
         with _guard:
             _open[id(connection)] = (name, connection)
         try:
-            connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-            retry_locked(lambda: connection.execute("PRAGMA synchronous=NORMAL"))
-            # Checkpoints run in a thread of their own: see checkpoint.py.
-            connection.execute("PRAGMA wal_autocheckpoint=0")
+            for setting in _SETTINGS:
+                # Even these read the schema, and find a lock while another recovers the file.
+                retry_locked(partial(connection.execute, setting))
         except BaseException:
             close(connection)
             raise

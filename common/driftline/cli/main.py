@@ -1,0 +1,52 @@
+"""The command `driftline`.
+
+Invariant: a mistake of the user ends with one clear line on standard error and
+status 2, something that may pass with 3, a state a person must look at with 4;
+never with a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from driftline.cli import config_command
+from driftline.cli.audit_command import audit
+from driftline.cli.demo_command import demo
+from driftline.cli.tables_command import app as tables_app
+from driftline.cli.up_command import up
+from driftline.cli.where_command import where
+from driftline.cli.worker_command import app as worker_app
+from driftline.errors import DriftlineError, RetryError, StateError
+
+app = typer.Typer(
+    name="driftline",
+    help="A streaming embedding store with version control.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.command()(up)
+app.add_typer(worker_app, name="worker")
+app.add_typer(tables_app, name="table")
+app.command()(where)
+app.command()(audit)
+app.add_typer(config_command.app, name="config")
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line; the exit status tells what kind of error ended it."""
+    try:
+        app()
+    except DriftlineError as error:
+        typer.echo(f"driftline: {error}", err=True)
+        sys.exit(3 if isinstance(error, RetryError) else 4 if isinstance(error, StateError) else 2)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Flags that several commands share, and the settings they lead to.
+
+Invariant: a flag wins over the environment, that over driftline.toml, that over
+the default; one function decides it for every command.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from driftline.config import Settings, load_settings
+
+LogUrl = Annotated[str | None, typer.Option("--log-url", help="local://DIR or kafka://host:port,…")]
+RedisUrl = Annotated[str | None, typer.Option("--redis-url", help="redis://…; default: the local stack's.")]
+Group = Annotated[str | None, typer.Option("--group", help="Group of tables.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the local stack.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file instead of driftline.toml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def settings_of(
+    log_url: str | None = None,
+    redis_url: str | None = None,
+    group: str | None = None,
+    data_dir: Path | None = None,
+    config: Path | None = None,
+    **more: object,
+) -> Settings:
+    """Return the settings in force. Raises ConfigError naming a wrong key or value and its place."""
+    flags: dict[str, object] = {
+        "log_url": log_url,
+        "redis_url": redis_url,
+        "group": group,
+        "data_dir": data_dir,
+        "config": config,
+        **more,
+    }
+    return load_settings(flags, cwd=Path.cwd(), environ=os.environ).settings

@@ -1,0 +1,67 @@
+"""`driftline table`: make tables and list them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import orjson
+import typer
+
+from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
+from driftline.client import Client, Options
+from driftline.config import Settings, signing_key
+from driftline.shard.optimizers import KINDS
+from driftline.shard.spec import Init, TableSpec
+from driftline.stack.run_file import redis_url as find_redis_url
+
+app = typer.Typer(help="Make tables and list them.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    name: str,
+    dim: Annotated[int, typer.Option(help="Dimension of the rows.")],
+    shards: Annotated[int, typer.Option(help="Number of shards, fixed for the table's life.")] = 8,
+    optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")] = "rowwise_adagrad",
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the initial rows.")] = 0,
+    scale: Annotated[float, typer.Option(help="Initial rows are uniform in [-scale, scale).")] = 0.01,
+    log_url: LogUrl = None,
+    redis_url: RedisUrl = None,
+    group: Group = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Make a table, or change what may change of one; returns when every shard knows."""
+    settings = settings_of(log_url, redis_url, group, data_dir, config)
+    rule: dict[str, object] = {"kind": optimizer} | ({} if lr is None else {"lr": lr})
+    spec = TableSpec(name, dim, settings.group, shards, rule, Init(seed, scale))
+    with client(settings) as connected:
+        connected.create_table(spec)
+    typer.echo(f"table {name}: {shards} shards, {dim} dimensions, {optimizer}")
+
+
+@app.command("ls")
+def list_tables(
+    as_json: AsJson = False,
+    log_url: LogUrl = None,
+    redis_url: RedisUrl = None,
+    group: Group = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """List the tables of the group."""
+    with client(settings_of(log_url, redis_url, group, data_dir, config)) as connected:
+        tables = connected.tables()
+    if as_json:
+        typer.echo(orjson.dumps([spec.to_json() for spec in tables.values()], option=orjson.OPT_INDENT_2))
+        return
+    for spec in tables.values():
+        kind = spec.optimizer["kind"]
+        typer.echo(f"{spec.name}\t{spec.shards} shards\t{spec.dim} dimensions\t{kind}")
+
+
+def client(settings: Settings) -> Client:
+    """Return a client for `settings`."""
+    url = find_redis_url(settings)
+    return Client(Options(settings.log_url, url, settings.group, signing_key(settings)))

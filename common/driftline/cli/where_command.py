@@ -1,0 +1,76 @@
+"""`driftline where TABLE ID`: which shard and keys hold a row, and how any client can read it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import orjson
+import typer
+
+from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
+from driftline.cli.tables_command import client
+from driftline.client.splitting import as_ids
+from driftline.config import redact_url
+from driftline.errors import InputError
+from driftline.ids import lsn_generation, lsn_offset, shard_of
+from driftline.rows.layout import RowLayout, ShardKeys
+from driftline.rows.resp import id_bytes
+from driftline.stack.run_file import redis_url as find_redis_url
+
+
+def where(
+    table: str,
+    row: Annotated[str, typer.Argument(metavar="ID", help="0 to 2^64 - 1.")],
+    as_json: AsJson = False,
+    log_url: LogUrl = None,
+    redis_url: RedisUrl = None,
+    group: Group = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Print shard, Redis keys and a ready redis-cli command for a row, and the row if it exists."""
+    if not row.isascii() or not row.isdigit() or int(row) >= 2**64:
+        raise InputError(f"id {row!r} is not a whole number from 0 to 2^64 - 1")
+    settings = settings_of(log_url, redis_url, group, data_dir, config)
+    ids = as_ids(np.array([int(row)], np.uint64))
+    with client(settings) as connected:
+        handle = connected.table(table)
+        spec = handle.spec
+        rows = handle.get(ids)
+    shard = int(shard_of(ids, spec.shards)[0])
+    keys, layout = ShardKeys.of(table, shard), RowLayout(spec.dim, spec.state_size)
+    field = "".join(f"\\x{byte:02x}" for byte in id_bytes(ids)[0].tolist())
+    # redis-cli reads escapes only from its input, and a shell cannot pass NUL bytes as an argument
+    url = find_redis_url(settings)
+    command = f"""printf '%s\\n' 'HGET "{keys.values.decode()}" "{field}"' | redis-cli -u {redact_url(url)}"""
+    answer = {
+        "table": table,
+        "id": int(row),
+        "shard": shard,
+        "shards": spec.shards,
+        "values_key": keys.values.decode(),
+        "position_key": keys.position.decode(),
+        "state_key": keys.state.decode() if layout.separate_state else None,
+        "value": f"{spec.dim} x float32 | lsn u64 | ordinal u32"
+        + (f" | {spec.state_size} x float32 state" if layout.inline and spec.state_size else ""),
+        "command": command,
+        "exists": bool(rows.found[0]),
+        "generation": lsn_generation(int(rows.lsn[0])),
+        "offset": lsn_offset(int(rows.lsn[0])),
+        "row": rows.vectors[0].tolist(),
+    }
+    if as_json:
+        typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
+        return
+    typer.echo(f"table {table}, id {row}: shard {shard} of {spec.shards}")
+    typer.echo(f"values    {answer['values_key']}  ({answer['value']}, {layout.value_bytes} bytes)")
+    if answer["state_key"]:
+        typer.echo(f"state     {answer['state_key']}")
+    typer.echo(f"position  {answer['position_key']}")
+    if rows.found[0]:
+        typer.echo(f"row       {np.array2string(rows.vectors[0], threshold=8)}")
+        typer.echo(f"changed   by the record at offset {answer['offset']} of its shard's log")
+    else:
+        typer.echo(f"row       not born yet; would start as {np.array2string(rows.vectors[0], threshold=8)}")
+    typer.echo(f"\n{command}")

@@ -1,0 +1,205 @@
+"""The demo end to end: stack up, stream in, model trained through the pipeline, audit.
+
+Invariant: the trainer sees two tables and nothing else, so what it learns here
+can be compared bit for bit with the same trainer in process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+import driftline
+from driftline.audit import audit_table
+from driftline.config import Settings as Deployment
+from driftline.config import load_settings, new_key
+from driftline.demo import sources
+from driftline.demo.events import Events
+from driftline.demo.progress import ProgressView
+from driftline.demo.run import Health, Hooks, run
+from driftline.demo.summary import Audit, render, summarise
+from driftline.demo.tables import Settings, TableSettings
+from driftline.frames.headers import Keyring
+from driftline.log import open_log
+from driftline.rows.connection import RedisConnection
+from driftline.stack.local import Endpoints, LocalStack
+
+_RECENT = 2_000  # pushes that the freshness shown while running covers
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What the command line asked for."""
+
+    git: Path | None
+    csv: Path | None
+    events: int
+    dims: int
+    seed: int
+    shards: int
+    kafka: str | None
+    redis: str | None
+    data_dir: Path | None
+    wait: bool
+    json_file: Path | None
+
+
+class PipelineTable:
+    """A table of the store as the trainer sees it: reads include what it has pushed."""
+
+    def __init__(self, table: driftline.Table) -> None:
+        self._table = table
+        self._pushed: float | None = None
+        self.freshness_ms: list[float] = []  # push called -> everything readable
+
+    def get(self, ids: NDArray[np.uint64]) -> driftline.Rows:
+        """Return rows that include every push of this trainer; note how long that took."""
+        if self._pushed is not None:
+            self._table.wait_readable()
+            self.freshness_ms.append((time.perf_counter() - self._pushed) * 1e3)
+            self._pushed = None
+        return self._table.get(ids)
+
+    def push(self, ids: NDArray[np.uint64], grads: NDArray[np.float32], *, step: int, read: object) -> None:
+        """Push gradients made from rows read at `read`."""
+        assert isinstance(read, dict), "the token comes from `get`"
+        self._pushed = time.perf_counter()
+        self._table.push(ids, grads, step=step, read=read)
+
+    def flush(self) -> None:
+        """Return once everything pushed is acknowledged."""
+        self._table.flush()
+
+
+def run_demo(demo: Demo) -> int:
+    """Run the demo and return the exit status: 0 if the audit found every bit in place."""
+    console = Console(stderr=True)
+    out = Console()
+    events, source, ceiling = _stream(demo)
+    settings = Settings(dims=demo.dims, seed=demo.seed)
+    with _stack(demo, console) as (endpoints, log_file), _client(endpoints) as client:
+        users = PipelineTable(client.create_table(_spec("users", settings.users(), endpoints, demo.shards)))
+        items = PipelineTable(client.create_table(_spec("items", settings.items(), endpoints, demo.shards)))
+        with ProgressView(console) as view:
+            end = run(
+                events, users, items, settings, view.update, hooks=Hooks(health=lambda: _health(users, items))
+            )
+        snapshot = client.snapshot(kind="version", metadata={"source": source})
+        console.print(f"barrier {snapshot.op} passed by every shard; auditing …", highlight=False)
+        audit = asyncio.run(_audit(endpoints, demo.shards))
+        summary = summarise(end, settings, source=source, recall_ceiling=ceiling, audit=audit)
+        out.print(render(summary))
+        if demo.json_file is not None:
+            demo.json_file.write_text(summary.to_json() + "\n")
+        if demo.wait and sys.stdin.isatty():
+            _explain(console, endpoints, log_file)
+            _wait_for_enter()
+    return 0 if audit.ok else 1
+
+
+def _stream(demo: Demo) -> tuple[Events, str, float | None]:
+    if demo.git is not None:
+        return sources.git(demo.git, limit=demo.events), f"git {demo.git}", None
+    if demo.csv is not None:
+        return sources.csv(demo.csv, limit=demo.events), f"csv {demo.csv.name}", None
+    made = sources.synthetic(demo.events, demo.seed)
+    return made.events, "synthetic", made.ceiling(int(demo.events * Settings().warm_up))
+
+
+@contextmanager
+def _stack(demo: Demo, console: Console) -> Iterator[tuple[Endpoints, str]]:
+    with tempfile.TemporaryDirectory(prefix="driftline-demo-") as scratch:
+        directory = demo.data_dir or Path(scratch)
+        # on servers that others use too, every run has tables of its own
+        group = f"demo-{secrets.token_hex(4)}" if demo.kafka or demo.redis or demo.data_dir else "demo"
+        environment = {"DRIFTLINE_KEY": new_key()} if demo.kafka else {}
+        deployment: Deployment = load_settings(
+            {
+                "log_url": demo.kafka or f"local://{directory.absolute()}",
+                "redis_url": demo.redis,
+                "data_dir": directory.absolute(),
+                "group": group,
+                "http_port": 0,
+            },
+            cwd=directory if directory.is_dir() else Path.cwd(),
+            environ=environment,
+        ).settings
+        with LocalStack(deployment) as stack:
+            console.print(f"stack up, data in {directory}", highlight=False)
+            yield stack.endpoints, stack.worker_log
+
+
+def _client(endpoints: Endpoints) -> driftline.Client:
+    return driftline.Client(
+        driftline.Options(endpoints.log_url, endpoints.redis_url, endpoints.group, endpoints.key)
+    )
+
+
+def _spec(name: str, table: TableSettings, endpoints: Endpoints, shards: int) -> driftline.TableSpec:
+    full = name if endpoints.group == "demo" else f"{endpoints.group}-{name}"
+    return driftline.TableSpec(
+        full,
+        table.dims,
+        endpoints.group,
+        shards,
+        {"kind": "rowwise_adagrad", "lr": table.lr, "eps": table.eps},
+        driftline.Init(table.seed, table.scale),
+    )
+
+
+def _health(*tables: PipelineTable) -> Health:
+    recent = [value for table in tables for value in table.freshness_ms[-_RECENT:]]
+    if not recent:
+        return Health()
+    p50, p99 = np.percentile(recent, (50, 99)).tolist()
+    return Health(p50, p99, None)
+
+
+async def _audit(endpoints: Endpoints, shards: int) -> Audit:
+    keyring = Keyring.parse(endpoints.key)
+    connect = functools.partial(RedisConnection.open, endpoints.redis_url)
+    names = [_spec(name, table, endpoints, shards).name for name, table in _tables()]
+    async with open_log(endpoints.log_url) as log:
+        audits = [await audit_table(log, connect, keyring, name, shards) for name in names]
+    rows, records = sum(each.rows for each in audits), sum(each.records for each in audits)
+    if all(each.ok for each in audits):
+        return Audit(True, f"ok: {rows:,} rows equal a replay of {records:,} records, bit for bit")
+    first = next(shard for each in audits for shard in each.shards if not shard.ok)
+    what = first.reason or f"{first.differences[0].what}: {first.differences[0]}"
+    return Audit(False, f"FAILED at shard {first.shard}: {what}")
+
+
+def _tables() -> list[tuple[str, TableSettings]]:
+    return [("users", Settings().users()), ("items", Settings().items())]
+
+
+def _explain(console: Console, endpoints: Endpoints, log_file: str) -> None:
+    console.print(
+        f"\nStill running. Look around from another terminal:\n"
+        f"  export DRIFTLINE_LOG_URL={endpoints.log_url} DRIFTLINE_REDIS_URL={endpoints.redis_url} "
+        f"DRIFTLINE_GROUP={endpoints.group}\n"
+        f"  driftline table ls\n  driftline where items 1\n  less {log_file}\n"
+        "Enter ends it.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _wait_for_enter() -> None:
+    try:
+        input()
+    except (EOFError, KeyboardInterrupt):
+        os.write(2, b"\n")
