@@ -66,24 +66,24 @@ class Catalogue:
 
     async def _read(self, wait: float) -> None:
         for record in await self._reader.read(wait=wait):
-            spec = self.note(record)
-            if spec is not None and self._on_table is not None:
-                await self._on_table(spec)
+            await self.note(record)
 
-    def note(self, record: Record) -> TableSpec | None:
-        """Enter the table that `record` makes; None if it makes none or it is known.
+    async def note(self, record: Record) -> None:
+        """Enter the table that `record` makes, and announce it if it is new.
 
-        A later spec op of a known table replaces its spec.
+        A later spec op of a known table replaces its spec. Whoever reads the ops log too
+        may call this; a record noted twice changes nothing.
         """
         try:
             op = read_op(record, self._keyring)
             if op.kind != SPEC:
-                return None
+                return
             spec = TableSpec.from_json(op.body)
         except (FrameError, ConfigError):
-            return None  # the router says why
+            return  # the router says why
         if spec.group != self._group:
-            return None
+            return
         known = self.tables.get(spec.name)
         self.tables[spec.name] = Born(spec, known.offset if known else record.offset)
-        return None if known else spec
+        if known is None and self._on_table is not None:
+            await self._on_table(spec)

@@ -58,7 +58,7 @@ class Aggregator:
     async def apply(self, batch: Batch) -> None:
         if batch.topic == topics.ops(self._group):
             for record in batch.records:
-                self._catalogue.note(record)
+                await self._catalogue.note(record)
                 await self._router.forward(record)
             self._running.hint(batch.tp, batch.next)
             return

@@ -81,7 +81,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         if not leaving.done():
             leaving.cancel()
             await asyncio.wait({leaving}, timeout=1.0)
-        if leaving.cancelled() or leaving.exception() is not None:
+        if not leaving.done() or leaving.cancelled() or leaving.exception() is not None:
             self.log.warning("the broker did not take leave of this member: is it away?")
 
     async def run(self, step: Coroutine[Any, Any, T], timeout: float) -> T:
