@@ -116,7 +116,7 @@ def _stream(demo: Demo) -> tuple[Events, str, float | None]:
     if demo.csv is not None:
         return sources.csv(demo.csv, limit=demo.events), f"csv {demo.csv.name}", None
     made = sources.synthetic(demo.events, demo.seed)
-    return made.events, "synthetic", made.ceiling(int(demo.events * Settings().warm_up))
+    return made.events, "synthetic", made.ceiling(Settings().warm_up)
 
 
 @contextmanager

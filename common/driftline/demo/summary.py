@@ -60,7 +60,11 @@ class Summary:
 
     def to_json(self) -> str:
         """Return one JSON object; what was not measured is null."""
-        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2).decode()
+        fields = asdict(self)
+        audit = self.audit
+        fields["audit"] = None if audit is None else "ok" if audit.ok else "failed"
+        fields["audit_detail"] = None if audit is None else audit.detail
+        return orjson.dumps(fields, option=orjson.OPT_INDENT_2).decode()
 
 
 def summarise(

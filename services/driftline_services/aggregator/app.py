@@ -11,11 +11,14 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator
 
+from prometheus_client import CollectorRegistry
+
 from driftline import topics
 from driftline.config import Settings, signing_key
 from driftline.errors import ConfigError
 from driftline.frames.headers import Keyring
 from driftline.log import open_log
+from driftline.metrics import SampleCollector
 from driftline.ops.catalogue import Catalogue
 from driftline.rows.connection import RedisConnection
 from driftline.shard.numerics import check_machine
@@ -23,7 +26,9 @@ from driftline.shard.spec import TableSpec
 from driftline.stack.run_file import redis_url
 from driftline_services.aggregator.core import Aggregator
 from driftline_services.aggregator.runner import Limits
+from driftline_services.aggregator.status import Status
 from driftline_services.chassis import ChassisApp, ChassisSettings, make_app
+from driftline_services.chassis.http import Health, serving
 
 
 def consumer_group(group: str) -> str:
@@ -59,14 +64,25 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             instance_id=settings.instance_id,
             settings=_chassis_settings(settings),
         )
+        status = Status(aggregator, log)
+        registry = CollectorRegistry()
+        registry.register(SampleCollector(status.samples))
         await catalogue.catch_up()
-        following = asyncio.create_task(catalogue.follow(), name="catalogue")
-        following.add_done_callback(functools.partial(_crash, app))
+        tasks = [
+            asyncio.create_task(catalogue.follow(), name="catalogue"),
+            asyncio.create_task(status.follow(), name="status"),
+        ]
+        for task in tasks:
+            task.add_done_callback(functools.partial(_crash, app))
         try:
-            yield app
+            async with serving(
+                Health(status.shards), registry, host=settings.http_host, port=settings.http_port
+            ):
+                yield app
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await catalogue.close()
 
 

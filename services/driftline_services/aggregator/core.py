@@ -44,6 +44,7 @@ class Aggregator:
         self._watches: dict[TopicPartition, asyncio.Task[None]] = {}
         self.runners: dict[TopicPartition, ShardRunner] = {}
         self.stopped: dict[TopicPartition, StateError] = {}
+        self.assigned: frozenset[TopicPartition] | None = None  # shards; None before the first time
         self.fence_losses = 0
 
     def bind(self, flow: Flow) -> None:
@@ -51,6 +52,7 @@ class Aggregator:
 
     async def load(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
         self.runners, self.stopped = {}, {}
+        self.assigned = frozenset(tp for tp in partitions if tp.topic != topics.ops(self._group))
         self._share = self._limits.shared_by(max(1, len(partitions) - 1))
         starts = await asyncio.gather(*(self._begin(tp) for tp in sorted(partitions)))
         return {tp: start for tp, start in zip(sorted(partitions), starts, strict=True) if start is not None}
@@ -74,6 +76,7 @@ class Aggregator:
         self._running.hint(batch.tp, runner.progress.committed)
 
     async def release(self, partitions: frozenset[TopicPartition]) -> None:
+        self.assigned = frozenset()
         mine = [tp for tp in partitions if tp in self.runners]
         await asyncio.gather(*(self._release(tp) for tp in mine))
 
@@ -90,7 +93,7 @@ class Aggregator:
     async def _begin(self, tp: TopicPartition) -> int | None:
         if tp.topic == topics.ops(self._group):
             return await self._router_start()
-        table = tp.topic.removesuffix(_GRADIENTS)
+        table = table_of(tp)
         self._takeovers += 1
         owner = f"{self._name}:{self._takeovers}".encode()
         store = ShardStore(self._connect, ShardKeys.of(table, tp.partition), owner)
@@ -132,7 +135,7 @@ class Aggregator:
         _logger.warning("%s: fence lost, dropping what is not committed: %s", _shard_name(tp), error)
         await self._running.hold(tp)
         await runner.close()
-        (owner,) = await read_fields(self._connect, ShardKeys.of(_table(tp), tp.partition), b"owner")
+        (owner,) = await read_fields(self._connect, ShardKeys.of(table_of(tp), tp.partition), b"owner")
         if owner is not None and not owner.startswith(self._name.encode()):
             self._running.crash(error)  # somebody else's now, unless the group gives it to us again
             return
@@ -151,9 +154,10 @@ class Aggregator:
         return self._flow
 
 
-def _table(tp: TopicPartition) -> str:
+def table_of(tp: TopicPartition) -> str:
+    """Return the table whose gradients topic this is."""
     return tp.topic.removesuffix(_GRADIENTS)
 
 
 def _shard_name(tp: TopicPartition) -> str:
-    return f"shard {_table(tp)}:{tp.partition}"
+    return f"shard {table_of(tp)}:{tp.partition}"

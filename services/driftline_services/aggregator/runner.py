@@ -64,6 +64,7 @@ class Progress:
 
     applied: int = 0  # next offset, in memory
     committed: int = 0  # next offset, in Redis
+    committed_time: int = 0  # log time there, ms
     stats: ShardStats = field(default_factory=ShardStats)
 
 
@@ -266,10 +267,12 @@ class ShardRunner:
         async with self._changing:
             delta = self._shard.take_delta()
             log_bytes, self._flying = self._log_bytes, True
+            log_time = self._shard.position.time
         published = min(self._updates.published, delta.next)
         begun = time.perf_counter()
         await self._store.commit(self._layout(), delta, published)
         self.progress.stats.committed(len(delta.states), time.perf_counter() - begun)
+        self.progress.committed_time = log_time
         await self._settle(delta, published, log_bytes)
 
     async def _settle(self, delta: Delta, published: int, log_bytes: int) -> None:

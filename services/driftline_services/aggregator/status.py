@@ -1,0 +1,84 @@
+"""What an aggregator tells about itself: figures for Prometheus, conditions for health checks.
+
+Invariant: reads only, on the event loop, and nothing on the path of a record waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+from driftline.errors import DriftlineError
+from driftline.log import Log
+from driftline.metrics import FENCE_LOSSES, OWNED_SHARDS, Sample, ShardFigures, shard_samples
+from driftline_services.aggregator.core import Aggregator, table_of
+from driftline_services.aggregator.runner import ShardRunner
+from driftline_services.chassis.handler import TopicPartition
+from driftline_services.chassis.http import ShardHealth
+
+_logger = logging.getLogger(__name__)
+_REFRESH = 2.0
+
+
+class Status:
+    """Looks at an aggregator and at the ends of the logs it reads."""
+
+    def __init__(self, aggregator: Aggregator, log: Log) -> None:
+        self._aggregator, self._log = aggregator, log
+        self._ends: dict[TopicPartition, int] = {}
+
+    async def follow(self) -> None:
+        """Keep the ends of the logs up to date, for ever."""
+        while True:
+            for tp in list(self._aggregator.assigned or ()):
+                try:
+                    self._ends[tp] = (await self._log.bounds(tp.topic, tp.partition)).end
+                except DriftlineError as error:
+                    _logger.warning("end of %s/%d not known: %s", tp.topic, tp.partition, error)
+            await asyncio.sleep(_REFRESH)
+
+    def shards(self) -> Sequence[ShardHealth] | None:
+        """Return the condition of each assigned shard; None before the first assignment."""
+        assigned = self._aggregator.assigned
+        return None if assigned is None else [self._health(tp) for tp in sorted(assigned)]
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield all metrics."""
+        aggregator = self._aggregator
+        yield OWNED_SHARDS.sample(len(aggregator.runners))
+        yield FENCE_LOSSES.sample(aggregator.fence_losses)
+        for tp, runner in list(aggregator.runners.items()):
+            yield from shard_samples(table_of(tp), tp.partition, self._figures(tp, runner), time.time())
+
+    def _health(self, tp: TopicPartition) -> ShardHealth:
+        runner = self._aggregator.runners.get(tp)
+        stopped = self._aggregator.stopped.get(tp)
+        applied = runner.progress.applied if runner else 0
+        failure = str(stopped) if stopped else None
+        return ShardHealth(
+            table_of(tp), tp.partition, runner is not None, applied, self._ends.get(tp, applied), failure
+        )
+
+    def _figures(self, tp: TopicPartition, runner: ShardRunner) -> ShardFigures:
+        progress, cache = runner.progress, runner.shard.cache
+        stats = progress.stats
+        return ShardFigures(
+            end_offset=max(self._ends.get(tp, 0), progress.committed),
+            committed_offset=progress.committed,
+            published_offset=runner.published,
+            committed_time=progress.committed_time / 1e3,
+            frames=stats.records,
+            applied_rows=stats.rows,
+            committed_rows=stats.committed_rows,
+            commits=stats.commits,
+            commit_seconds=stats.commit_seconds,
+            ops=stats.ops,
+            duplicate_frames=stats.duplicates,
+            stale_rows=stats.stale,
+            nonfinite_rows=stats.nonfinite,
+            dead_letters=stats.rejected,
+            dirty_rows=cache.dirty_count,
+            cached_bytes=cache.nbytes,
+        )

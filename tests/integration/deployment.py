@@ -1,0 +1,220 @@
+"""A whole deployment for tests: a log, Redis, aggregators as processes, and clients.
+
+Invariant: what a test gets here is what a user gets: the public library, and
+`python -m driftline_services.aggregator` configured by its environment. Groups and
+tables have names of their own, so tests share servers without meeting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import redis
+from numpy.typing import NDArray
+
+from driftline import Client, Init, Options, Policy, Table, TableSpec, topics
+from driftline.audit import TableAudit, audit_table
+from driftline.config import new_key
+from driftline.frames.events import write_event
+from driftline.frames.headers import Keyring
+from driftline.frames.states import Marker, States, read_update
+from driftline.log import Outgoing, Record, open_log
+from driftline.rows.connection import RedisConnection
+from driftline.rows.layout import ShardKeys
+from driftline.servers.child import Child, Command, spawn
+from driftline.shard.screen import MAX_FRAME
+
+LOCAL, KAFKA = "local", "kafka"
+_numbers = itertools.count()
+
+Ids = NDArray[np.uint64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One group of tables on one log and one Redis; `kind` is LOCAL or KAFKA."""
+
+    kind: str
+    log_url: str
+    redis_url: str
+    directory: Path  # of this test's processes
+    group: str = field(default_factory=lambda: f"g-{secrets.token_hex(4)}")
+    key: str = field(default_factory=new_key)
+    session_timeout: float = 10.0
+
+    @property
+    def keyring(self) -> Keyring:
+        return Keyring.parse(self.key)
+
+    def options(self, *, producer: str | None = None, epoch: int = 0, gradient_dtype: str = "F32") -> Options:
+        return Options(
+            self.log_url, self.redis_url, self.group, self.key, producer, epoch, gradient_dtype=gradient_dtype
+        )
+
+    def client(self, *, producer: str | None = None, epoch: int = 0, gradient_dtype: str = "F32") -> Client:
+        return Client(self.options(producer=producer, epoch=epoch, gradient_dtype=gradient_dtype))
+
+    def spec(
+        self,
+        *,
+        dim: int = 4,
+        shards: int = 2,
+        optimizer: Mapping[str, object] | None = None,
+        seed: int = 7,
+        scale: float = 0.1,
+        policy: Policy | None = None,
+    ) -> TableSpec:
+        """Return the spec of a table that no other test uses."""
+        rule = {"kind": "rowwise_adagrad", "lr": 0.05} if optimizer is None else optimizer
+        name = f"t{next(_numbers)}-{secrets.token_hex(4)}"
+        return TableSpec(name, dim, self.group, shards, rule, Init(seed, scale), policy or Policy())
+
+    @contextmanager
+    def worker(self, name: str = "worker", *, instance_id: str | None = None) -> Iterator[Worker]:
+        """Run an aggregator while inside."""
+        worker = Worker(self, name, instance_id)
+        worker.start()
+        try:
+            yield worker
+        finally:
+            worker.end()
+
+    def environment(self) -> dict[str, str]:
+        """Return the settings of this deployment as environment variables."""
+        return {
+            "DRIFTLINE_LOG_URL": self.log_url,
+            "DRIFTLINE_REDIS_URL": self.redis_url,
+            "DRIFTLINE_GROUP": self.group,
+            "DRIFTLINE_KEY": self.key,
+            "DRIFTLINE_HTTP_PORT": "0",
+            "DRIFTLINE_SESSION_TIMEOUT_S": str(self.session_timeout),
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+
+    def audit(self, spec: TableSpec) -> TableAudit:
+        """Replay the table's log and compare it with Redis."""
+
+        async def run() -> TableAudit:
+            connect = functools.partial(RedisConnection.open, self.redis_url)
+            async with open_log(self.log_url) as log:
+                return await audit_table(log, connect, self.keyring, spec.name, spec.shards)
+
+        return asyncio.run(run())
+
+    def records(self, topic: str, partition: int) -> list[Record]:
+        """Return everything that a partition holds now."""
+
+        async def run() -> list[Record]:
+            async with open_log(self.log_url) as log:
+                bounds = await log.bounds(topic, partition)
+                reader = log.reader(topic, partition, bounds.begin)
+                found: list[Record] = []
+                try:
+                    while reader.position < bounds.end:
+                        found += await reader.read(wait=5.0)
+                finally:
+                    await reader.close()
+                return found
+
+        return asyncio.run(run())
+
+    def append(self, topic: str, partition: int, *records: Outgoing) -> int:
+        """Write records straight to the log, as a producer that does not use the client would."""
+
+        async def run() -> int:
+            async with open_log(self.log_url) as log:
+                return await log.append(topic, partition, records)
+
+        return asyncio.run(run())
+
+    def dead_letters(self, spec: TableSpec, shard: int) -> list[Record]:
+        return self.records(topics.dead_letters(spec.name), shard)
+
+    def updates(self, spec: TableSpec, shard: int) -> list[States | Marker]:
+        found = self.records(topics.updates(spec.name), shard)
+        return [read_update(record.value, limit=MAX_FRAME) for record in found]
+
+    def position(self, spec: TableSpec, shard: int) -> dict[bytes, bytes]:
+        """Return `w` of a shard as Redis holds it."""
+        with redis.Redis.from_url(self.redis_url) as client:
+            found = client.hgetall(ShardKeys.of(spec.name, shard).position)
+        assert isinstance(found, dict)
+        return found
+
+    def with_redis(self, url: str) -> Deployment:
+        return replace(self, redis_url=url)
+
+
+class Worker:
+    """An aggregator process: killed, frozen, started again."""
+
+    def __init__(self, deployment: Deployment, name: str, instance_id: str | None) -> None:
+        self._directory = deployment.directory / name
+        self._environment = deployment.environment() | {"DRIFTLINE_DATA_DIR": str(self._directory)}
+        if instance_id is not None:
+            self._environment["DRIFTLINE_INSTANCE_ID"] = instance_id
+        self._child: Child | None = None
+
+    def start(self) -> None:
+        arguments = [sys.executable, "-m", "driftline_services.aggregator"]
+        self._child = spawn("aggregator", Command(arguments, self._environment), self._directory)
+
+    @property
+    def process(self) -> Child:
+        assert self._child is not None, "started by whoever made it"
+        return self._child
+
+    @property
+    def log(self) -> str:
+        """What all processes of this name have written."""
+        return (self._directory / "server.log").read_text()
+
+    def kill(self) -> None:
+        """SIGKILL, and start nothing."""
+        self.process.kill()
+
+    def freeze(self) -> None:
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def restart(self) -> None:
+        """SIGKILL and start again, as a supervisor would."""
+        self.kill()
+        self.start()
+
+    def end(self) -> None:
+        if self._child is not None and self._child.alive:
+            self.thaw()
+            self._child.stop(20.0)
+
+
+def all_rows(table: Table, ids: Ids) -> Floats:
+    """Return rows that exist, one per id, including what this client pushed."""
+    rows = table.get(ids, on_missing="raise", read_your_writes=True)
+    return rows.vectors
+
+
+def bits(rows: Floats) -> NDArray[np.uint32]:
+    """Return float32 as the bits they are: -0 is not 0, and every NaN is itself."""
+    return np.ascontiguousarray(rows, np.float32).view(np.uint32)
+
+
+def unused(values: Sequence[object]) -> None:
+    """Say that values are not looked at."""
+
+
+__all__ = ["KAFKA", "LOCAL", "Deployment", "Worker", "all_rows", "bits", "write_event"]
