@@ -167,7 +167,6 @@ def test_a_size_may_carry_a_unit(text: str, size: int) -> None:
         ("cache_bytes", "-1"),
         ("cache_bytes", True),
         ("flush_bytes", 0),
-        ("max_frame", "8MiB"),
         ("http_port", 65536),
         ("http_port", True),
         ("session_timeout_s", "0"),

@@ -19,12 +19,10 @@ from driftline import topics
 from driftline.errors import ConfigError
 from driftline.frames.headers import Keyring
 from driftline.log.address import parse_address
-from driftline.log.limits import MAX_RECORD_BYTES, check_name
+from driftline.log.limits import check_name
 
 ENV_PREFIX = "DRIFTLINE_"
 HIDDEN = "***"
-HEADROOM = 64 << 10
-"""Bytes of a record kept for headers, key and the frame's own header."""
 
 _UNITS = {
     "": 1,
@@ -126,11 +124,6 @@ class Settings(BaseSettings):
         description="Name of this worker that outlives restarts (static membership). "
         "Not set: a fresh member.",
     )
-    max_frame: Bytes = Field(
-        default=1 << 20,
-        description="Largest frame a publisher sends; bigger pushes are split.",
-        json_schema_extra={"unit": "bytes"},
-    )
     cache_bytes: Bytes = Field(
         default=512 << 20,
         description="Rows cached in memory by a worker, over all its shards.",
@@ -229,13 +222,6 @@ class Settings(BaseSettings):
                 Keyring.parse(value.get_secret_value())
             except ConfigError as error:  # does not repeat the secret
                 raise ValueError(str(error)) from None
-        return value
-
-    @field_validator("max_frame")
-    @classmethod
-    def _check_max_frame(cls, value: int) -> int:
-        if value > MAX_RECORD_BYTES - HEADROOM:
-            raise ValueError(f"the log takes frames of at most {MAX_RECORD_BYTES - HEADROOM} bytes")
         return value
 
     @field_validator("log_level", mode="before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ def main() -> int:
     except DriftlineError as error:
         print(f"driftline aggregator: {error}", file=sys.stderr)
         return 2
-    return run_worker(lambda: aggregator_app(settings))
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    return run_worker(lambda: aggregator_app(settings), log_level=level)
 
 
 if __name__ == "__main__":

@@ -67,13 +67,15 @@ def _failure(task: asyncio.Task[None]) -> BaseException | None:
     return task.exception() if task.done() and not task.cancelled() else None
 
 
-def run_worker(build: Callable[[], AbstractAsyncContextManager[ChassisApp]]) -> int:
+def run_worker(
+    build: Callable[[], AbstractAsyncContextManager[ChassisApp]], *, log_level: int = logging.INFO
+) -> int:
     """Run the app that `build` makes until SIGINT or SIGTERM; return the exit status.
 
     `build` is entered inside the event loop, so what the handler needs (a log, a
     store) opens around the app and closes after it. A second signal has its default effect.
     """
-    quiet_logging()
+    quiet_logging(log_level)
     try:
         asyncio.run(_main(build))
     except Exception:

@@ -1,0 +1,1 @@
+"""Benchmarks: one file per question, ratios to a floor or a peer measured in the same run."""
