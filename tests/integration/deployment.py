@@ -14,7 +14,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from driftline import Client, Init, Options, Policy, Table, TableSpec, topics
 from driftline.audit import TableAudit, audit_table
 from driftline.config import new_key
-from driftline.frames.events import write_event
 from driftline.frames.headers import Keyring
 from driftline.frames.states import Marker, States, read_update
 from driftline.log import Outgoing, Record, open_log
@@ -52,7 +51,7 @@ class Deployment:
     directory: Path  # of this test's processes
     group: str = field(default_factory=lambda: f"g-{secrets.token_hex(4)}")
     key: str = field(default_factory=new_key)
-    session_timeout: float = 10.0
+    session_timeout: float = 3.0
 
     @property
     def keyring(self) -> Keyring:
@@ -154,7 +153,13 @@ class Deployment:
         return found
 
     def with_redis(self, url: str) -> Deployment:
+        """Return this deployment with its Redis reached by another way."""
         return replace(self, redis_url=url)
+
+    def owners(self, spec: TableSpec) -> set[bytes]:
+        """Return the workers that own shards of the table."""
+        stored = (self.position(spec, shard).get(b"owner", b"") for shard in range(spec.shards))
+        return {owner.partition(b":")[0] for owner in stored if owner}
 
 
 class Worker:
@@ -202,19 +207,11 @@ class Worker:
             self._child.stop(20.0)
 
 
-def all_rows(table: Table, ids: Ids) -> Floats:
-    """Return rows that exist, one per id, including what this client pushed."""
-    rows = table.get(ids, on_missing="raise", read_your_writes=True)
-    return rows.vectors
-
-
 def bits(rows: Floats) -> NDArray[np.uint32]:
     """Return float32 as the bits they are: -0 is not 0, and every NaN is itself."""
     return np.ascontiguousarray(rows, np.float32).view(np.uint32)
 
 
-def unused(values: Sequence[object]) -> None:
-    """Say that values are not looked at."""
-
-
-__all__ = ["KAFKA", "LOCAL", "Deployment", "Worker", "all_rows", "bits", "write_event"]
+def pushed(table: Table, ids: Ids) -> Floats:
+    """Return the rows of `ids`, including all that this client pushed."""
+    return table.get(ids, read_your_writes=True).vectors

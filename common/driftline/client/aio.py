@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -45,7 +45,9 @@ class Options:
     log_url: str
     redis_url: str
     group: str = "default"
-    key: str | None = None  # signing key(s); needed for ops: create_table, snapshot
+    key: str | None = field(
+        default=None, repr=False
+    )  # signing key(s); needed for ops: create_table, snapshot
     producer: str | None = None  # a name that survives restarts, with the steps of its checkpoint
     producer_epoch: int = 0
     push_buffer_bytes: int = 64 << 20
@@ -126,7 +128,10 @@ class AsyncClient:
         if known != spec:
             number = await self._ask(request(SPEC, spec.name, spec.to_json(), self._producer, self._keys()))
             await self._wait_for_op({spec.name: spec.shards}, number, timeout)
-        return await self.table(spec.name)
+        table = await self.table(spec.name)
+        if refused := table.spec.change_refused(spec):  # another client was first, with another spec
+            raise ConfigError(refused)
+        return table
 
     async def tables(self) -> Mapping[str, TableSpec]:
         """Return the tables of the group, from its ops log."""

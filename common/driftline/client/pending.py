@@ -27,6 +27,9 @@ from driftline.frames.events import GRADIENT_KINDS, Delete, Gradient, Upsert, wr
 from driftline.frames.headers import cloud_event
 from driftline.log import Outgoing
 
+_BELOW = {"F32": np.float32(np.inf), "F16": np.float32(65520), "BF16": np.float32(3.3961775e38)}
+"""What is not below rounds to infinity when it is sent, and a shard would skip the row."""
+
 
 class Pending:
     """One producer's hand on one table."""
@@ -56,9 +59,10 @@ class Pending:
         matrix = as_matrix("grads", grads, len(wanted), self._sender.spec.dim)
         rate = None if lr is None else _rate(lr)
         distinct, sums = sum_duplicates(wanted, matrix)
-        if not np.isfinite(sums).all():
-            row = int(distinct[~np.isfinite(sums).all(axis=1)][0])
-            raise InputError(f"grads: the sum of the gradients of id {row} is not finite in float32")
+        good = (np.abs(sums) < _BELOW[self._dtype]).all(axis=1)
+        if not good.all():
+            row = int(distinct[~good][0])
+            raise InputError(f"grads: the sum of the gradients of id {row} is not finite in {self._dtype}")
         self._sequence.begin(step)
         where = self._oldest_read if read is None else read
         frames = gradient_frames(self._sender, self._sequence, distinct, sums, where, rate)

@@ -26,12 +26,13 @@ _FRAME_OVERHEAD = 1024  # header JSON and padding, generously
 def as_ids(ids: ArrayLike) -> NDArray[np.uint64]:
     """Return ids as u64 (n,). Raises InputError for anything but whole numbers from 0 to 2^64 - 1."""
     array = np.asarray(ids)
+    if array.dtype.kind == "f" and isinstance(ids, list | tuple) and all(type(row) is int for row in ids):
+        # numpy makes float64 of [1, 2**63]; elsewhere an int out of range makes it an object array
+        array = np.array(ids, np.uint64 if min(ids) >= 0 else object)
     if array.ndim != 1:
         raise InputError(f"ids must have one dimension, got shape {array.shape}")
     if array.size and (array.dtype.kind not in "iu" or (array.dtype.kind == "i" and array.min() < 0)):
-        raise InputError(
-            f"ids must be whole numbers from 0 to 2^64 - 1, got {array.dtype} from {array.min()}"
-        )
+        raise InputError(f"ids must be whole numbers from 0 to 2^64 - 1, got {array.dtype} {array[:4]} …")
     return np.ascontiguousarray(array, dtype=np.uint64)
 
 
@@ -64,7 +65,8 @@ def sum_duplicates(
     sums[:] = grads[first]  # not 0 + g: that would turn -0 into +0
     rest = np.ones(len(ids), bool)
     rest[first] = False
-    np.add.at(sums, inverse[rest], grads[rest])
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller judges the sums
+        np.add.at(sums, inverse[rest], grads[rest])
     return distinct, sums
 
 

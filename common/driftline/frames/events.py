@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from driftline.errors import FrameError
+from driftline.errors import FrameError, InputError
 from driftline.frames.tensors import Array, Bfloat16, Frame, decode, encode
 
 SCHEMA = "1"
@@ -126,11 +126,11 @@ def event_of(frame: Frame) -> Event:
     meta, tensors = frame.metadata, frame.tensors
     if meta.get("schema") != SCHEMA:
         raise FrameError("schema", f"schema version {meta.get('schema')!r}; this release reads {SCHEMA!r}")
-    kind, table, shard = _text(meta, "type"), _text(meta, "table"), _natural(meta, "shard", 1 << 32)
+    kind, table, shard = _text(meta, "type"), _text(meta, "table"), natural(meta, "shard", 1 << 32)
     origin = _origin(meta)
     if kind == GRADIENT:
         ids, grads = _ids(tensors), _matrix(frame, "grads", GRADIENT_KINDS)
-        read_pos = _natural(meta, "read_pos") if "read_pos" in meta else None
+        read_pos = natural(meta, "read_pos") if "read_pos" in meta else None
         return _same_rows(Gradient(table, shard, origin, ids, grads, read_pos, _lr(meta)), grads)
     if kind == UPSERT:
         rows, state = _matrix(frame, "rows"), _matrix(frame, "state") if "state" in tensors else None
@@ -144,7 +144,7 @@ def event_of(frame: Frame) -> Event:
 
 def _op(kind: str, table: str, shard: int, origin: Origin, frame: Frame) -> Op:
     meta, tensors = frame.metadata, frame.tensors
-    if _natural(meta, "op") != origin.seq:
+    if natural(meta, "op") != origin.seq:
         raise FrameError("undecodable", f"op {meta['op']} does not match seq {origin.seq}")
     try:
         body = orjson.loads(_text(meta, "body"))
@@ -175,7 +175,11 @@ def _metadata(event: Event) -> dict[str, str]:
 def _rounded(grads: NDArray[np.float32], as_dtype: str) -> Array | Bfloat16:
     if as_dtype == "BF16":
         return Bfloat16.of(grads)
-    return grads.astype(np.float16) if as_dtype == "F16" else grads
+    if as_dtype == "F16":
+        return grads.astype(np.float16)
+    if as_dtype != "F32":
+        raise InputError(f"gradient dtype {as_dtype!r}: one of {', '.join(GRADIENT_KINDS)}")
+    return grads
 
 
 def _same_rows(event: _Rows, *tensors: Array | None) -> _Rows:
@@ -192,7 +196,8 @@ def _text(meta: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _natural(meta: Mapping[str, str], name: str, below: int = MAX_SEQ + 1) -> int:
+def natural(meta: Mapping[str, str], name: str, below: int = MAX_SEQ + 1) -> int:
+    """Return a whole number in a frame's metadata. Raises FrameError `undecodable`."""
     text = _text(meta, name)
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < below):
         raise FrameError("undecodable", f"metadata {name!r} is {text!r}, not a whole number below {below}")
@@ -207,7 +212,7 @@ def _origin(meta: Mapping[str, str]) -> Origin:
         producer = b""
     if len(producer) != 16:
         raise FrameError("undecodable", f"producer {text!r} is not 32 hex digits")
-    return Origin(producer, _natural(meta, "producer_epoch", MAX_EPOCH + 1), _natural(meta, "seq"))
+    return Origin(producer, natural(meta, "producer_epoch", MAX_EPOCH + 1), natural(meta, "seq"))
 
 
 def _lr(meta: Mapping[str, str]) -> np.float32 | None:
@@ -215,7 +220,8 @@ def _lr(meta: Mapping[str, str]) -> np.float32 | None:
     if text is None:
         return None
     try:
-        (value,) = struct.unpack(">f", bytes.fromhex(text))
+        # fromhex alone would let spaces pass
+        (value,) = struct.unpack(">f", bytes.fromhex(text) if len(text) == 8 else b"")
     except (ValueError, struct.error):
         raise FrameError("undecodable", f"lr {text!r} is not 8 hex digits") from None
     if not 0 <= value < float("inf"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from driftline.errors import ConfigError
 
@@ -36,8 +36,8 @@ def cloud_event(kind: str, source: str, event_id: str) -> Headers:
 class Keyring:
     """The deployment's signing key and those it has retired."""
 
-    current: bytes
-    retired: tuple[bytes, ...] = ()
+    current: bytes = field(repr=False)
+    retired: tuple[bytes, ...] = field(default=(), repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Keyring:

@@ -7,7 +7,7 @@ out of order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,8 @@ import orjson
 from numpy.typing import NDArray
 
 from driftline.errors import FrameError
-from driftline.frames.events import SCHEMA
-from driftline.frames.tensors import Array, decode, encode
+from driftline.frames.events import OPS, SCHEMA, natural
+from driftline.frames.tensors import Array, Frame, decode, encode
 
 STATE = "state"
 
@@ -24,6 +24,15 @@ TOMBSTONE = np.uint8(1)  # the row was deleted at `lsn`; rows and state carry no
 GRADIENT_CAUSE = np.uint8(2)  # which kind of event changed the row at `lsn`
 UPSERT_CAUSE = np.uint8(4)
 RESTORE_CAUSE = np.uint8(8)
+
+_COLUMNS = {  # of a states frame: dtype, dimensions
+    "ids": ("U64", 1),
+    "ordinals": ("U32", 1),
+    "lsn": ("U64", 1),
+    "rows": ("F32", 2),
+    "state": ("F32", 2),
+    "flags": ("U8", 1),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +110,33 @@ def write_marker(marker: Marker) -> bytes:
 
 
 def read_update(data: bytes, *, limit: int) -> States | Marker:
-    """Return what an updates frame says. Raises FrameError."""
+    """Return what an updates frame says; the columns of states are of one length.
+
+    Raises FrameError: reasons as in `tensors.decode`, or `schema`, `unknown_type`, `undecodable`.
+    """
     frame = decode(data, limit=limit)
     meta, tensors = frame.metadata, frame.tensors
     if meta.get("schema") != SCHEMA:
         raise FrameError("schema", f"schema version {meta.get('schema')!r}; this release reads {SCHEMA!r}")
+    shard = natural(meta, "shard", 1 << 32)
     try:
-        kind, table, shard = meta["type"], meta["table"], int(meta["shard"])
+        kind, table = meta["type"], meta["table"]
         if kind == STATE:
-            columns = (tensors[name] for name in ("ids", "ordinals", "lsn", "rows", "state", "flags"))
-            return States(table, shard, *columns)
+            return States(table, shard, *_columns(frame))
         body, position = orjson.loads(meta["body"]), orjson.loads(meta["position"])
-        return Marker(kind, table, shard, int(meta["op"]), body, position, tensors)
-    except (KeyError, ValueError) as error:
+    except (KeyError, orjson.JSONDecodeError) as error:
         raise FrameError("undecodable", f"updates frame: {error!r}") from None
+    if kind not in OPS:
+        raise FrameError("unknown_type", f"frame type {kind!r}")
+    if not isinstance(body, dict) or not isinstance(position, dict):
+        raise FrameError("undecodable", "body and position must be JSON objects")
+    return Marker(kind, table, shard, natural(meta, "op"), body, position, tensors)
+
+
+def _columns(frame: Frame) -> Iterator[Array]:
+    rows = frame.tensors["ids"].shape[:1]
+    for name, (kind, dimensions) in _COLUMNS.items():
+        column = frame.tensors[name]
+        if frame.kinds[name] != kind or column.ndim != dimensions or column.shape[:1] != rows:
+            raise FrameError("undecodable", f"states: {name} is {frame.kinds[name]}{list(column.shape)}")
+        yield column

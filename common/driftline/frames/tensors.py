@@ -22,6 +22,7 @@ from driftline.errors import FrameError
 
 HEADER_LIMIT = 64 * 1024
 TENSOR_LIMIT = 16
+_SIDE_LIMIT = 1 << 32  # of an empty tensor too: numpy refuses shapes beyond the address space
 DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
     "U32": np.dtype("<u4"),
@@ -61,7 +62,10 @@ class Frame:
 
 
 def encode(metadata: Mapping[str, str], tensors: Mapping[str, Array | Bfloat16]) -> bytes:
-    """Return the frame of `tensors`, in the order given, each copied once."""
+    """Return the frame of `tensors`, in the order given, each copied once.
+
+    Raises FrameError `oversized` when the metadata makes a header that `decode` would refuse.
+    """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     parts: list[bytes] = []
     offset = 0
@@ -74,6 +78,8 @@ def encode(metadata: Mapping[str, str], tensors: Mapping[str, Array | Bfloat16])
         offset = end
     text = orjson.dumps(header)
     text += b" " * (-len(text) % 8)  # keeps the tensors aligned
+    if len(text) > HEADER_LIMIT:
+        raise FrameError("oversized", f"header of {len(text)} bytes exceeds {HEADER_LIMIT}")
     return b"".join((len(text).to_bytes(8, "little"), text, *parts))
 
 
@@ -137,7 +143,7 @@ def _entry(name: str, entry: object) -> _Span:
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(kind, str) or kind not in DTYPES:
         raise FrameError("undecodable", f"tensor {name!r} has dtype {kind!r}; known: {', '.join(DTYPES)}")
-    if not _naturals(shape) or len(shape) > 2:
+    if not _naturals(shape) or len(shape) > 2 or any(side >= _SIDE_LIMIT for side in shape):
         raise FrameError("undecodable", f"tensor {name!r} has shape {shape!r}")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise FrameError("undecodable", f"tensor {name!r} has data_offsets {offsets!r}")

@@ -84,6 +84,8 @@ class Catalogue:
         if spec.group != self._group:
             return
         known = self.tables.get(spec.name)
+        if known is not None and known.spec.change_refused(spec):
+            return  # the shards refuse it too: the table stays what it was
         self.tables[spec.name] = Born(spec, known.offset if known else record.offset)
         if known is None and self._on_table is not None:
             await self._on_table(spec)

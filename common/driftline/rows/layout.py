@@ -94,7 +94,8 @@ class RowLayout:
     ) -> RowBlock:
         """Return the rows in HMGET replies; None is a row that does not exist.
 
-        Raises PositionError when a value has another length than the table's spec gives it.
+        Raises PositionError when the values together have another length than the table's spec
+        gives them, or when a row lacks its state.
         """
         present, packed = join(values, self.value_bytes)
         at = self.row_bytes
@@ -106,7 +107,10 @@ class RowLayout:
         elif states is None:
             state = np.ascontiguousarray(packed[:, at + _LSN + _ORDINAL :]).view("<f4")
         else:
-            state = join(states, 4 * self.state_size)[1].view("<f4")
+            stated, joined = join(states, 4 * self.state_size)
+            if (present & ~stated).any():
+                raise PositionError(f"row {ids[present & ~stated][0]} is stored without its optimizer state")
+            state = joined.view("<f4")
         return RowBlock(ids, present, rows, state, lsn, ordinals)
 
 

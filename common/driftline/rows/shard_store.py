@@ -102,6 +102,7 @@ class ShardStore:
                     if replies[commands + 1] is None:
                         raise FenceLostError(f"{self._name}: another writer moved the position")
                     self._check_fence(replies[-1], after)
+                    self._check_executed(replies[commands + 1])
                     self._fence = after
                     return
                 except StoreUnavailableError:
@@ -159,8 +160,7 @@ class ShardStore:
         if replies[2] is None:
             return False
         self._fence = (self._fence[0] or b"0", self._owner)
-        self._check_fence(replies[-1], self._fence)
-        return True
+        return replies[-1] == list(self._fence)  # else another one took it between EXEC and WATCH
 
     def _transaction(self, layout: RowLayout, delta: Delta, published: int) -> tuple[list[Bytes], int]:
         keys, states = self._keys, delta.states
@@ -214,6 +214,11 @@ class ShardStore:
                 f"{self._name}: after a reconnect the position is {fence!r}, not {expected[0]!r}"
             )
         raise AssertionError("unreachable: delays never end")
+
+    def _check_executed(self, replies: Reply) -> None:
+        failed = [reply for reply in cast("list[Reply]", replies) if isinstance(reply, Exception)]
+        if failed:  # Redis does not roll back: a key of another type, made by somebody else
+            raise PositionError(f"{self._name}: a transaction took effect in part: {failed[0]}")
 
     def _check_fence(self, reply: Reply, expected: tuple[bytes, bytes]) -> None:
         if reply != list(expected):

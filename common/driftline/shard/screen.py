@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from driftline.errors import FrameError
+from driftline.errors import FrameError, StateError
 from driftline.frames.events import Delete, Event, Gradient, Op, Upsert, event_of
 from driftline.frames.headers import MAC, Keyring
 from driftline.frames.states import UPSERT_CAUSE
@@ -54,7 +54,10 @@ class Screen:
         return changed, sorted(forgotten)
 
     def run(self, records: Sequence[Record]) -> Plan:
-        """Judge `records` up to and including the first accepted op."""
+        """Judge `records` up to and including the first accepted op.
+
+        Raises StateError, with the position untouched, at a first record that cannot be judged here.
+        """
         plan, frames = Plan(), list[tuple[Record, Gradient]]()
         last: Record | None = None
         for record in records:
@@ -72,6 +75,11 @@ class Screen:
             except FrameError as error:
                 self.advance(record)
                 plan.rejected.append(Rejected(record, error.reason, str(error)))
+            except StateError:
+                if last is None:
+                    raise
+                plan.consumed -= 1  # what came before stands; the next call starts here and raises
+                break
             last = record
         if last is not None:
             self._position.next, self._position.fp = last.offset + 1, fingerprint(last)

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -33,7 +33,7 @@ class Endpoints:
     log_url: str
     redis_url: str
     group: str
-    key: str
+    key: str = field(repr=False)
 
 
 class LocalStack:

@@ -52,6 +52,8 @@ class Optimizer(ABC):
 
 def make_optimizer(kinds: Mapping[str, type[Optimizer]], settings: Mapping[str, object]) -> Optimizer:
     """Return the optimizer named by `settings["kind"]`; raises ConfigError."""
+    if not isinstance(settings, Mapping):  # JSON from a log may be anything
+        raise ConfigError(f"optimizer {settings!r} is not an object with a kind and its settings")
     rest = dict(settings)
     kind = rest.pop("kind", None)
     if not isinstance(kind, str) or kind not in kinds:
