@@ -27,7 +27,7 @@ class Checkpoint:
     """Where the trainer goes on; a real one holds its model, too."""
 
     step: int = 0  # the next step to push
-    epoch: int = 0  # raised by one to discard what was pushed behind this checkpoint's step numbers
+    epoch: int = 0  # raise it to go back on purpose: steps behind this one then count anew
 
 
 def load() -> Checkpoint:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from driftline import Client, Init, Options, Policy, Table, TableSpec, topics
 from driftline.audit import TableAudit, audit_table
 from driftline.config import new_key
+from driftline.frames.events import Event, read_event
 from driftline.frames.headers import Keyring
 from driftline.frames.states import Marker, States, read_update
 from driftline.log import Outgoing, Record, open_log
@@ -137,6 +138,11 @@ class Deployment:
                 return await log.append(topic, partition, records)
 
         return asyncio.run(run())
+
+    def events(self, spec: TableSpec, shard: int) -> list[Event]:
+        """Return what the gradients log of a shard holds; every record must be a frame."""
+        found = self.records(topics.gradients(spec.name), shard)
+        return [read_event(record.value, limit=MAX_FRAME) for record in found]
 
     def dead_letters(self, spec: TableSpec, shard: int) -> list[Record]:
         return self.records(topics.dead_letters(spec.name), shard)

@@ -1,8 +1,9 @@
 """Event frames from and to bytes, by `json` and `struct` alone.
 
 Invariant: `decode` accepts exactly what architecture.md, "Event frames", lays
-down: safetensors (u64 header length, JSON header, raw little-endian tensors
-without holes), all metadata values strings, and for each type its own tensors.
+down: safetensors (u64 header length, JSON header in UTF-8 that names nothing twice,
+raw little-endian tensors without holes), all metadata values strings, and for each
+type its own tensors; within the limits below, which are part of the format.
 Whatever fails here is undecodable; what a table's rules refuse is not judged here.
 """
 
@@ -25,10 +26,15 @@ OPS_PRODUCER = bytes.fromhex("e72853feec7d524ca180a88923a4b668")
 EVENTS = ("gradient", "upsert", "delete")
 OPS = ("spec", "barrier", "quarantine", "prepare", "restore", "restore-rows")
 
-_SIZES = {"U64": 8, "F32": 4, "F16": 2, "BF16": 2}
+MAX_FRAME = 8 << 20
+MAX_HEADER = 64 * 1024
+MAX_TENSORS, MAX_DIMENSIONS, MAX_SIDE = 16, 2, (1 << 32) - 1
+
+_SIZES = {"U8": 1, "U32": 4, "U64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _FLOATS = ("F32", "F16", "BF16")
 _REQUIRED = {"gradient": ("ids", "grads"), "upsert": ("ids", "rows"), "delete": ("ids",)}
 _REQUIRED["restore-rows"] = ("ids", "rows", "state")
+_OWN = _REQUIRED | {"upsert": ("ids", "rows", "state")}
 
 T = TypeVar("T")
 Matrix = tuple[tuple[F32, ...], ...]
@@ -59,7 +65,7 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tensor:
+class Tensor:
     dtype: str
     shape: tuple[int, ...]
     data: bytes
@@ -83,7 +89,7 @@ def signed(value: bytes, headers: Sequence[tuple[str, bytes]], keys: Mapping[str
 
 def decode(value: bytes) -> Frame:
     """Decode a frame or raise UndecodableError saying which rule it breaks."""
-    meta, tensors = _container(value)
+    meta, tensors = container(value)
     kind = _text(meta, "type")
     if kind not in EVENTS + OPS:
         raise UndecodableError(f"type {kind!r} is unknown")
@@ -93,23 +99,22 @@ def decode(value: bytes) -> Frame:
     if not set(_REQUIRED.get(kind, ())) <= set(tensors):
         raise UndecodableError(f"a {kind} must have more tensors than {sorted(tensors)}")
     producer = _text(meta, "producer")
-    if len(producer) != 32:
-        raise UndecodableError(f"producer {producer!r} is not 32 hex digits")
     seq = _number(meta, "seq", 64)
     body: Mapping[str, object] | None = None
     if kind in OPS:
         body = _json_object(_text(meta, "body"))
         if _number(meta, "op", 64) != seq:
             raise UndecodableError(f"op {meta['op']} is not the seq {seq} of its frame")
-    ids = _ids(tensors["ids"]) if "ids" in tensors else ()
+    own = {name: tensor for name, tensor in tensors.items() if name in _OWN.get(kind, ())}
+    ids = _ids(own["ids"]) if "ids" in own else ()
     grads = "grads" if kind == "gradient" else "rows"
-    values, width = _matrix(tensors, grads, len(ids), _FLOATS if kind == "gradient" else ("F32",))
-    state, state_width = _matrix(tensors, "state", len(ids), ("F32",))
+    values, width = _matrix(own, grads, len(ids), _FLOATS if kind == "gradient" else ("F32",))
+    state, state_width = _matrix(own, "state", len(ids), ("F32",))
     return Frame(
         kind=kind,
         table=_text(meta, "table"),
         shard=_number(meta, "shard", 32),
-        producer=_try(lambda: bytes.fromhex(producer), "producer"),
+        producer=_producer(producer),
         epoch=_number(meta, "producer_epoch", 32),
         seq=seq,
         read_pos=_number(meta, "read_pos", 64) if "read_pos" in meta else None,
@@ -118,23 +123,28 @@ def decode(value: bytes) -> Frame:
         ids=ids,
         values=values,
         width=width,
-        state=state if "state" in tensors else None,
+        state=state if "state" in own else None,
         state_width=state_width,
     )
 
 
-def _container(value: bytes) -> tuple[Mapping[str, str], dict[str, _Tensor]]:
-    if len(value) < 8:
-        raise UndecodableError(f"{len(value)} bytes cannot hold a header length")
+def container(value: bytes) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+    """Return metadata and tensors of any safetensors frame, or raise UndecodableError."""
+    if not 8 <= len(value) <= MAX_FRAME:
+        raise UndecodableError(f"{len(value)} bytes are no frame")
     (size,) = struct.unpack_from("<Q", value)
-    if size > len(value) - 8:
-        raise UndecodableError(f"a header of {size} bytes does not fit into {len(value)}")
+    if size > min(len(value) - 8, MAX_HEADER):
+        raise UndecodableError(
+            f"a header of {size} bytes does not fit into {len(value)}, or exceeds the limit"
+        )
     header = dict(_json_object(value[8 : 8 + size]))
     meta = header.pop("__metadata__", None)
     if not isinstance(meta, dict) or not all(isinstance(v, str) for v in meta.values()):
         raise UndecodableError("__metadata__ is missing or holds something else than strings")
+    if len(header) > MAX_TENSORS:
+        raise UndecodableError(f"{len(header)} tensors")
     data = value[8 + size :]
-    tensors: dict[str, _Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     spans: list[tuple[int, int]] = []
     for name, entry in header.items():
         dtype, shape, (begin, end) = _entry(name, entry)
@@ -143,7 +153,7 @@ def _container(value: bytes) -> tuple[Mapping[str, str], dict[str, _Tensor]]:
             count *= side
         if end - begin != count * _SIZES[dtype]:
             raise UndecodableError(f"tensor {name}: {end - begin} bytes do not hold shape {shape}")
-        tensors[name] = _Tensor(dtype, shape, data[begin:end])
+        tensors[name] = Tensor(dtype, shape, data[begin:end])
         spans.append((begin, end))
     position = 0
     for begin, end in sorted(spans):
@@ -156,8 +166,8 @@ def _container(value: bytes) -> tuple[Mapping[str, str], dict[str, _Tensor]]:
 
 
 def _entry(name: str, entry: object) -> tuple[str, tuple[int, ...], tuple[int, int]]:
-    if not isinstance(entry, dict):
-        raise UndecodableError(f"tensor {name} is not described by an object")
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise UndecodableError(f"tensor {name} is not described by dtype, shape and data_offsets alone")
     dtype, shape, span = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if dtype not in _SIZES or not isinstance(dtype, str):
         raise UndecodableError(f"tensor {name}: dtype {dtype!r} is unknown")
@@ -165,18 +175,18 @@ def _entry(name: str, entry: object) -> tuple[str, tuple[int, ...], tuple[int, i
         raise UndecodableError(f"tensor {name}: shape or data_offsets is malformed")
     if any(type(x) is not int or x < 0 for x in [*shape, *span]) or span[0] > span[1]:
         raise UndecodableError(f"tensor {name}: shape or data_offsets is malformed")
+    if len(shape) > MAX_DIMENSIONS or any(side > MAX_SIDE for side in shape):
+        raise UndecodableError(f"tensor {name} has the shape {shape}")
     return dtype, tuple(shape), (span[0], span[1])
 
 
-def _ids(tensor: _Tensor) -> tuple[int, ...]:
+def _ids(tensor: Tensor) -> tuple[int, ...]:
     if tensor.dtype != "U64" or len(tensor.shape) != 1:
         raise UndecodableError(f"ids are {tensor.dtype}{list(tensor.shape)}, not U64[n]")
     return struct.unpack(f"<{tensor.shape[0]}Q", tensor.data)
 
 
-def _matrix(
-    tensors: Mapping[str, _Tensor], name: str, rows: int, dtypes: Sequence[str]
-) -> tuple[Matrix, int]:
+def _matrix(tensors: Mapping[str, Tensor], name: str, rows: int, dtypes: Sequence[str]) -> tuple[Matrix, int]:
     tensor = tensors.get(name)
     if tensor is None:
         return (), 0
@@ -187,7 +197,7 @@ def _matrix(
     return tuple(tuple(flat[i * width : (i + 1) * width]) for i in range(rows)), width
 
 
-def _floats(tensor: _Tensor) -> tuple[F32, ...]:
+def _floats(tensor: Tensor) -> tuple[F32, ...]:
     count = len(tensor.data) // _SIZES[tensor.dtype]
     if tensor.dtype == "BF16":
         halves = struct.unpack(f"<{count}H", tensor.data)
@@ -196,13 +206,34 @@ def _floats(tensor: _Tensor) -> tuple[F32, ...]:
 
 
 def _json_object(text: str | bytes) -> Mapping[str, object]:
+    """Read JSON by the letter of RFC 8259: UTF-8, no NaN, no half surrogate pairs, no name twice."""
+    unique = _unique if isinstance(text, bytes) else None  # an op's body is the router's own writing
     try:
-        found = json.loads(text)
+        whole = text.decode() if isinstance(text, bytes) else text
+        found = json.loads(whole, object_pairs_hook=unique, parse_constant=_refuse)
+        json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UndecodableError(f"not JSON: {error}") from error
     if not isinstance(found, dict):
         raise UndecodableError(f"not a JSON object: {found!r}")
     return found
+
+
+def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _producer(text: str) -> bytes:
+    if len(text) != 32 or any(digit not in "0123456789abcdefABCDEF" for digit in text):
+        raise UndecodableError(f"producer {text!r} is not 32 hex digits")
+    return bytes.fromhex(text)
 
 
 def _text(meta: Mapping[str, str], key: str) -> str:

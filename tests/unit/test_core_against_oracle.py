@@ -24,8 +24,8 @@ from tests import oracle
 from tests.oracle import Expected, differences
 from tests.simulation.random_log import DIM, KEYRING, KEYS, SHARD, STATE_SIZE, TABLE, RandomLog
 
-RECORDS = 150
-SEEDS = 240
+RECORDS = 120
+SEEDS = 160
 CHUNK = 40
 _TEXTS = (b"fp", b"prep", b"spec")
 """Fields of `w` whose text the oracle leaves open."""

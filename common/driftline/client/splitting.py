@@ -16,17 +16,21 @@ from numpy.typing import ArrayLike, NDArray
 from driftline.errors import InputError, RepeatedStepError
 from driftline.frames.events import Delete, Gradient, Origin, Upsert
 from driftline.ids import shard_of
-from driftline.shard.spec import TableSpec
+from driftline.shard.spec import FRAME_OVERHEAD, TableSpec
 
 PARTS = 1 << 16
 MAX_STEP = (1 << 48) - 1
-_FRAME_OVERHEAD = 1024  # header JSON and padding, generously
 
 
 def as_ids(ids: ArrayLike) -> NDArray[np.uint64]:
     """Return ids as u64 (n,). Raises InputError for anything but whole numbers from 0 to 2^64 - 1."""
     array = np.asarray(ids)
-    if array.dtype.kind == "f" and isinstance(ids, list | tuple) and all(type(row) is int for row in ids):
+    if (
+        array.size  # an empty list is float64 too
+        and array.dtype.kind == "f"
+        and isinstance(ids, list | tuple)
+        and all(type(row) is int for row in ids)
+    ):
         # numpy makes float64 of [1, 2**63]; elsewhere an int out of range makes it an object array
         array = np.array(ids, np.uint64 if min(ids) >= 0 else object)
     if array.ndim != 1:
@@ -176,7 +180,7 @@ def _cut(
     spec: TableSpec, ids: NDArray[np.uint64], row_bytes: int
 ) -> Iterator[tuple[int, int, NDArray[np.intp]]]:
     """Yield (shard, part, places in `ids`) so that each frame stays below the table's limit."""
-    step = max(1, (spec.policy.max_frame - _FRAME_OVERHEAD) // row_bytes)
+    step = max(1, (spec.policy.max_frame - FRAME_OVERHEAD) // row_bytes)
     home = shard_of(ids, spec.shards)
     order = np.argsort(home, kind="stable")
     ends = np.cumsum(np.bincount(home, minlength=spec.shards)).tolist()

@@ -17,6 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from driftline.errors import FrameError, InputError
+from driftline.frames.reasons import Reason
 from driftline.frames.tensors import Array, Bfloat16, Frame, decode, encode
 
 SCHEMA = "1"
@@ -125,7 +126,9 @@ def event_of(frame: Frame) -> Event:
     """Return the event a decoded frame stands for."""
     meta, tensors = frame.metadata, frame.tensors
     if meta.get("schema") != SCHEMA:
-        raise FrameError("schema", f"schema version {meta.get('schema')!r}; this release reads {SCHEMA!r}")
+        raise FrameError(
+            Reason.SCHEMA, f"schema version {meta.get('schema')!r}; this release reads {SCHEMA!r}"
+        )
     kind, table, shard = _text(meta, "type"), _text(meta, "table"), natural(meta, "shard", 1 << 32)
     origin = _origin(meta)
     if kind == GRADIENT:
@@ -138,20 +141,20 @@ def event_of(frame: Frame) -> Event:
     if kind == DELETE:
         return Delete(table, shard, origin, _ids(tensors))
     if kind not in OPS:
-        raise FrameError("unknown_type", f"frame type {kind!r}")
+        raise FrameError(Reason.UNKNOWN_TYPE, f"frame type {kind!r}")
     return _op(kind, table, shard, origin, frame)
 
 
 def _op(kind: str, table: str, shard: int, origin: Origin, frame: Frame) -> Op:
     meta, tensors = frame.metadata, frame.tensors
     if natural(meta, "op") != origin.seq:
-        raise FrameError("undecodable", f"op {meta['op']} does not match seq {origin.seq}")
+        raise FrameError(Reason.UNDECODABLE, f"op {meta['op']} does not match seq {origin.seq}")
     try:
         body = orjson.loads(_text(meta, "body"))
     except orjson.JSONDecodeError as error:
-        raise FrameError("undecodable", f"body is not JSON: {error}") from None
+        raise FrameError(Reason.UNDECODABLE, f"body is not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise FrameError("undecodable", "body is not a JSON object")
+        raise FrameError(Reason.UNDECODABLE, "body is not a JSON object")
     if kind != RESTORE_ROWS:
         return Op(kind, table, shard, origin, body)
     rows, state = _matrix(frame, "rows"), _matrix(frame, "state")
@@ -185,14 +188,14 @@ def _rounded(grads: NDArray[np.float32], as_dtype: str) -> Array | Bfloat16:
 def _same_rows(event: _Rows, *tensors: Array | None) -> _Rows:
     for tensor in tensors:
         if tensor is not None and len(tensor) != len(event.ids):
-            raise FrameError("undecodable", f"{len(event.ids)} ids but {len(tensor)} rows")
+            raise FrameError(Reason.UNDECODABLE, f"{len(event.ids)} ids but {len(tensor)} rows")
     return event
 
 
 def _text(meta: Mapping[str, str], name: str) -> str:
     value = meta.get(name)
     if not value:
-        raise FrameError("undecodable", f"metadata lacks {name!r}")
+        raise FrameError(Reason.UNDECODABLE, f"metadata lacks {name!r}")
     return value
 
 
@@ -200,7 +203,9 @@ def natural(meta: Mapping[str, str], name: str, below: int = MAX_SEQ + 1) -> int
     """Return a whole number in a frame's metadata. Raises FrameError `undecodable`."""
     text = _text(meta, name)
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < below):
-        raise FrameError("undecodable", f"metadata {name!r} is {text!r}, not a whole number below {below}")
+        raise FrameError(
+            Reason.UNDECODABLE, f"metadata {name!r} is {text!r}, not a whole number below {below}"
+        )
     return int(text)
 
 
@@ -211,7 +216,7 @@ def _origin(meta: Mapping[str, str]) -> Origin:
     except ValueError:
         producer = b""
     if len(producer) != 16:
-        raise FrameError("undecodable", f"producer {text!r} is not 32 hex digits")
+        raise FrameError(Reason.UNDECODABLE, f"producer {text!r} is not 32 hex digits")
     return Origin(producer, natural(meta, "producer_epoch", MAX_EPOCH + 1), natural(meta, "seq"))
 
 
@@ -223,21 +228,21 @@ def _lr(meta: Mapping[str, str]) -> np.float32 | None:
         # fromhex alone would let spaces pass
         (value,) = struct.unpack(">f", bytes.fromhex(text) if len(text) == 8 else b"")
     except (ValueError, struct.error):
-        raise FrameError("undecodable", f"lr {text!r} is not 8 hex digits") from None
+        raise FrameError(Reason.UNDECODABLE, f"lr {text!r} is not 8 hex digits") from None
     if not 0 <= value < float("inf"):
-        raise FrameError("undecodable", f"lr {value} is not a finite number of at least 0")
+        raise FrameError(Reason.UNDECODABLE, f"lr {value} is not a finite number of at least 0")
     return np.float32(value)
 
 
 def _ids(tensors: Mapping[str, Array]) -> NDArray[np.uint64]:
     ids = tensors.get("ids")
     if ids is None or ids.dtype != np.uint64 or ids.ndim != 1:
-        raise FrameError("undecodable", "tensor 'ids' must be U64 of one dimension")
+        raise FrameError(Reason.UNDECODABLE, "tensor 'ids' must be U64 of one dimension")
     return ids
 
 
 def _matrix(frame: Frame, name: str, kinds: tuple[str, ...] = ("F32",)) -> NDArray[np.float32]:
     matrix = frame.tensors.get(name)
     if matrix is None or matrix.ndim != 2 or frame.kinds[name] not in kinds:
-        raise FrameError("undecodable", f"tensor {name!r} must be a matrix of {' or '.join(kinds)}")
+        raise FrameError(Reason.UNDECODABLE, f"tensor {name!r} must be a matrix of {' or '.join(kinds)}")
     return matrix.astype(np.float32, copy=False)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from driftline.errors import FrameError
 from driftline.frames.events import OPS, SCHEMA, natural
+from driftline.frames.reasons import Reason
 from driftline.frames.tensors import Array, Frame, decode, encode
 
 STATE = "state"
@@ -117,7 +118,9 @@ def read_update(data: bytes, *, limit: int) -> States | Marker:
     frame = decode(data, limit=limit)
     meta, tensors = frame.metadata, frame.tensors
     if meta.get("schema") != SCHEMA:
-        raise FrameError("schema", f"schema version {meta.get('schema')!r}; this release reads {SCHEMA!r}")
+        raise FrameError(
+            Reason.SCHEMA, f"schema version {meta.get('schema')!r}; this release reads {SCHEMA!r}"
+        )
     shard = natural(meta, "shard", 1 << 32)
     try:
         kind, table = meta["type"], meta["table"]
@@ -125,11 +128,11 @@ def read_update(data: bytes, *, limit: int) -> States | Marker:
             return States(table, shard, *_columns(frame))
         body, position = orjson.loads(meta["body"]), orjson.loads(meta["position"])
     except (KeyError, orjson.JSONDecodeError) as error:
-        raise FrameError("undecodable", f"updates frame: {error!r}") from None
+        raise FrameError(Reason.UNDECODABLE, f"updates frame: {error!r}") from None
     if kind not in OPS:
-        raise FrameError("unknown_type", f"frame type {kind!r}")
+        raise FrameError(Reason.UNKNOWN_TYPE, f"frame type {kind!r}")
     if not isinstance(body, dict) or not isinstance(position, dict):
-        raise FrameError("undecodable", "body and position must be JSON objects")
+        raise FrameError(Reason.UNDECODABLE, "body and position must be JSON objects")
     return Marker(kind, table, shard, natural(meta, "op"), body, position, tensors)
 
 
@@ -138,5 +141,5 @@ def _columns(frame: Frame) -> Iterator[Array]:
     for name, (kind, dimensions) in _COLUMNS.items():
         column = frame.tensors[name]
         if frame.kinds[name] != kind or column.ndim != dimensions or column.shape[:1] != rows:
-            raise FrameError("undecodable", f"states: {name} is {frame.kinds[name]}{list(column.shape)}")
+            raise FrameError(Reason.UNDECODABLE, f"states: {name} is {frame.kinds[name]}{list(column.shape)}")
         yield column

@@ -10,6 +10,7 @@ Source: the safetensors format (https://github.com/huggingface/safetensors).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ import orjson
 from numpy.typing import NDArray
 
 from driftline.errors import FrameError
+from driftline.frames.reasons import Reason
 
 HEADER_LIMIT = 64 * 1024
 TENSOR_LIMIT = 16
@@ -34,6 +36,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 _NAMES = {np.dtype("u1"): "U8", np.dtype("<u4"): "U32", np.dtype("<u8"): "U64"}
 _NAMES |= {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32"}
 _ENTRY = {"dtype", "shape", "data_offsets"}
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 Array = NDArray[Any]
 
@@ -79,7 +82,7 @@ def encode(metadata: Mapping[str, str], tensors: Mapping[str, Array | Bfloat16])
     text = orjson.dumps(header)
     text += b" " * (-len(text) % 8)  # keeps the tensors aligned
     if len(text) > HEADER_LIMIT:
-        raise FrameError("oversized", f"header of {len(text)} bytes exceeds {HEADER_LIMIT}")
+        raise FrameError(Reason.OVERSIZED, f"header of {len(text)} bytes exceeds {HEADER_LIMIT}")
     return b"".join((len(text).to_bytes(8, "little"), text, *parts))
 
 
@@ -89,26 +92,28 @@ def decode(data: bytes, *, limit: int) -> Frame:
     Raises FrameError with reason `oversized`, `truncated` or `undecodable`.
     """
     if len(data) > limit:
-        raise FrameError("oversized", f"{len(data)} bytes exceed the limit of {limit}")
+        raise FrameError(Reason.OVERSIZED, f"{len(data)} bytes exceed the limit of {limit}")
     if len(data) < 8:
-        raise FrameError("truncated", f"{len(data)} bytes cannot hold a header length")
+        raise FrameError(Reason.TRUNCATED, f"{len(data)} bytes cannot hold a header length")
     size = int.from_bytes(data[:8], "little")
     if size > HEADER_LIMIT:
-        raise FrameError("undecodable", f"header length {size} exceeds {HEADER_LIMIT}")
+        raise FrameError(Reason.UNDECODABLE, f"header length {size} exceeds {HEADER_LIMIT}")
     base = 8 + size
     if base > len(data):
-        raise FrameError("truncated", f"header ends at byte {base} of {len(data)}")
+        raise FrameError(Reason.TRUNCATED, f"header ends at byte {base} of {len(data)}")
     try:
         header = orjson.loads(data[8:base])
     except orjson.JSONDecodeError as error:
-        raise FrameError("undecodable", f"header is not JSON: {error}") from None
+        raise FrameError(Reason.UNDECODABLE, f"header is not JSON: {error}") from None
     if not isinstance(header, dict):
-        raise FrameError("undecodable", "header is not a JSON object")
+        raise FrameError(Reason.UNDECODABLE, "header is not a JSON object")
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise FrameError("undecodable", "__metadata__ must map strings to strings")
+        raise FrameError(Reason.UNDECODABLE, "__metadata__ must map strings to strings")
     if len(header) > TENSOR_LIMIT:
-        raise FrameError("undecodable", f"{len(header)} tensors exceed {TENSOR_LIMIT}")
+        raise FrameError(Reason.UNDECODABLE, f"{len(header)} tensors exceed {TENSOR_LIMIT}")
+    if _strings(data[8:base]) != 1 + 2 * len(metadata) + 5 * len(header):
+        raise FrameError(Reason.UNDECODABLE, "the header names something twice")
     spans = sorted((_entry(name, entry) for name, entry in header.items()), key=lambda span: span[1:3])
     return Frame(metadata, _tensors(data, base, spans), {name: kind for name, _, _, kind, _ in spans})
 
@@ -121,35 +126,50 @@ def _tensors(data: bytes, base: int, spans: list[_Span]) -> dict[str, Array]:
     offset = 0
     for name, begin, end, kind, shape in spans:
         if begin != offset:
-            raise FrameError("undecodable", f"tensor {name!r} starts at {begin}, expected {offset}")
+            raise FrameError(Reason.UNDECODABLE, f"tensor {name!r} starts at {begin}, expected {offset}")
         if base + end > len(data):
-            raise FrameError("truncated", f"tensor {name!r} ends at {base + end} of {len(data)} bytes")
+            raise FrameError(Reason.TRUNCATED, f"tensor {name!r} ends at {base + end} of {len(data)} bytes")
         dtype = DTYPES[kind]
         flat = np.frombuffer(data, dtype=dtype, count=(end - begin) // dtype.itemsize, offset=base + begin)
-        if not flat.flags.aligned:
-            flat = flat.copy()
         if kind == "BF16":
-            flat = (flat.astype(np.uint32) << 16).view(np.float32)
+            bits = flat.astype(np.uint32)
+            bits <<= 16  # in place: a frame never takes more than twice its size
+            flat = bits.view(np.float32)
+        elif not flat.flags.aligned and kind != "F16":  # that is widened by whoever reads it
+            flat = flat.copy()
         tensors[name] = flat.reshape(shape)
         offset = end
     if base + offset != len(data):
-        raise FrameError("undecodable", f"{len(data) - base - offset} bytes belong to no tensor")
+        raise FrameError(Reason.UNDECODABLE, f"{len(data) - base - offset} bytes belong to no tensor")
     return tensors
 
 
 def _entry(name: str, entry: object) -> _Span:
     if not isinstance(entry, dict) or entry.keys() != _ENTRY:
-        raise FrameError("undecodable", f"tensor {name!r} needs exactly dtype, shape and data_offsets")
+        raise FrameError(Reason.UNDECODABLE, f"tensor {name!r} needs exactly dtype, shape and data_offsets")
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(kind, str) or kind not in DTYPES:
-        raise FrameError("undecodable", f"tensor {name!r} has dtype {kind!r}; known: {', '.join(DTYPES)}")
+        raise FrameError(
+            Reason.UNDECODABLE, f"tensor {name!r} has dtype {kind!r}; known: {', '.join(DTYPES)}"
+        )
     if not _naturals(shape) or len(shape) > 2 or any(side >= _SIDE_LIMIT for side in shape):
-        raise FrameError("undecodable", f"tensor {name!r} has shape {shape!r}")
+        raise FrameError(Reason.UNDECODABLE, f"tensor {name!r} has shape {shape!r}")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise FrameError("undecodable", f"tensor {name!r} has data_offsets {offsets!r}")
+        raise FrameError(Reason.UNDECODABLE, f"tensor {name!r} has data_offsets {offsets!r}")
     if math.prod(shape) * DTYPES[kind].itemsize != offsets[1] - offsets[0]:
-        raise FrameError("undecodable", f"tensor {name!r}: shape {shape} of {kind} does not fill {offsets}")
+        raise FrameError(
+            Reason.UNDECODABLE, f"tensor {name!r}: shape {shape} of {kind} does not fill {offsets}"
+        )
     return name, offsets[0], offsets[1], kind, tuple(shape)
+
+
+def _strings(text: bytes) -> int:
+    """Return the number of strings, keys and values, in valid JSON.
+
+    A JSON parser drops all but one of repeated keys, and not every parser the same one; a count
+    beyond that of the parsed header gives them away, for the price of a search through it.
+    """
+    return len(_STRING.findall(text)) if b"\\" in text else text.count(b'"') // 2
 
 
 def _naturals(value: object) -> bool:

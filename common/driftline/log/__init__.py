@@ -9,6 +9,7 @@ from __future__ import annotations
 from driftline.log.address import KafkaAddress, LocalAddress, parse_address
 from driftline.log.base import Bounds, Headers, Log, Outgoing, Reader, Record
 from driftline.log.limits import MAX_BATCH_BYTES, MAX_RECORD_BYTES, batch_size, record_size, split
+from driftline.log.security import OPEN, KafkaSecurity
 
 __all__ = [
     "MAX_BATCH_BYTES",
@@ -16,6 +17,7 @@ __all__ = [
     "Bounds",
     "Headers",
     "KafkaAddress",
+    "KafkaSecurity",
     "LocalAddress",
     "Log",
     "Outgoing",
@@ -29,11 +31,12 @@ __all__ = [
 ]
 
 
-def open_log(url: str) -> Log:
+def open_log(url: str, security: KafkaSecurity = OPEN) -> Log:
     """Return the log at `url`; nothing is touched before `start` (or `async with`).
 
     `local://DIR` (relative) or `local:///abs/dir`: SQLite files, several processes of one
-    machine. `kafka://host:port,host:port`: an Apache Kafka cluster.
+    machine. `kafka://host:port,host:port`: an Apache Kafka cluster, connected to as
+    `security` says; a local log needs none.
 
     Raises ConfigError for any other URL.
 
@@ -42,7 +45,7 @@ def open_log(url: str) -> Log:
     >>> open_log("local://data/run").__class__.__name__
     'LocalLog'
     """
-    address = parse_address(url)
+    address = parse_address(url, security)
     # Imported here: a local run need not load aiokafka, nor a Kafka client sqlite3.
     if isinstance(address, LocalAddress):
         from driftline.log.local import LocalLog

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driftline.errors import ConfigError
+from driftline.log.security import OPEN, KafkaSecurity
 
 KAFKA_PORT = 9092
 LOCAL = "local://"
@@ -25,20 +26,20 @@ class LocalAddress:
 
 @dataclass(frozen=True, slots=True)
 class KafkaAddress:
-    """Bootstrap servers of a cluster.
+    """Bootstrap servers of a cluster, and how to be let in; printed without the latter.
 
-    Security settings (protocol, SASL, TLS) will become fields here; every client that
-    driftline opens takes its arguments from `driftline.log.kafka.client.arguments`.
+    Every client that driftline opens takes its arguments from `driftline.log.kafka.client.arguments`.
     """
 
     servers: tuple[str, ...]  # "host:port", at least one
+    security: KafkaSecurity = OPEN
 
     def __str__(self) -> str:
         return KAFKA + ",".join(self.servers)
 
 
-def parse_address(url: str) -> LocalAddress | KafkaAddress:
-    """Return the address that `url` stands for.
+def parse_address(url: str, security: KafkaSecurity = OPEN) -> LocalAddress | KafkaAddress:
+    """Return the address that `url` stands for; `security` matters to a Kafka cluster only.
 
     Raises ConfigError when the scheme is neither `local` nor `kafka`, or a part is malformed.
 
@@ -55,7 +56,8 @@ def parse_address(url: str) -> LocalAddress | KafkaAddress:
             raise ConfigError(f"log URL {url!r} names no directory: use local://DIR or local:///abs/dir")
         return LocalAddress(Path(directory).expanduser())
     if url.startswith(KAFKA):
-        return KafkaAddress(tuple(_server(url, part) for part in url.removeprefix(KAFKA).split(",")))
+        servers = tuple(_server(url, part) for part in url.removeprefix(KAFKA).split(","))
+        return KafkaAddress(servers, security)
     raise ConfigError(f"log URL {url!r} is not known: use local://DIR or kafka://host:port,host:port")
 
 

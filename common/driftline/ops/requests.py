@@ -13,6 +13,7 @@ import orjson
 from driftline.errors import FrameError
 from driftline.frames.events import Op, Origin, read_event, write_event
 from driftline.frames.headers import Keyring, cloud_event
+from driftline.frames.reasons import Reason
 from driftline.log import Outgoing, Record
 from driftline.shard.screen import MAX_FRAME
 
@@ -42,7 +43,7 @@ def read_op(record: Record, keyring: Keyring) -> Op:
     """Return the op asked for by a record of the ops topic. Raises FrameError."""
     event = read_event(record.value, limit=MAX_FRAME)
     if not isinstance(event, Op) or not keyring.verifies(record.value, record.headers):
-        raise FrameError("forged", "not an op signed with a key of this deployment")
+        raise FrameError(Reason.FORGED, "not an op signed with a key of this deployment")
     _check_body(event.body)
     return event
 
@@ -50,4 +51,6 @@ def read_op(record: Record, keyring: Keyring) -> Op:
 def _check_body(body: Mapping[str, object]) -> None:
     size = len(orjson.dumps(body))
     if size > MAX_BODY:
-        raise FrameError("oversized", f"the body of the op is {size} bytes of JSON, the limit is {MAX_BODY}")
+        raise FrameError(
+            Reason.OVERSIZED, f"the body of the op is {size} bytes of JSON, the limit is {MAX_BODY}"
+        )

@@ -23,6 +23,7 @@ from driftline.frames.events import (
     Op,
     Upsert,
 )
+from driftline.frames.reasons import Reason
 from driftline.ids import shard_of
 from driftline.shard.position import Position, Producer
 from driftline.shard.spec import DROP, MACHINE_VERSION, TableSpec
@@ -69,17 +70,17 @@ def take_seq(position: Position, event: Gradient | Upsert | Delete) -> bool:
 def check_addressed(event: Gradient | Upsert | Delete | Op, table: str, shard: int) -> None:
     """Raise FrameError `unknown_table` or `wrong_shard` for a frame meant for another log."""
     if event.table != table:
-        raise FrameError("unknown_table", f"frame for table {event.table!r} in the log of {table!r}")
+        raise FrameError(Reason.UNKNOWN_TABLE, f"frame for table {event.table!r} in the log of {table!r}")
     if event.shard != shard:
-        raise FrameError("wrong_shard", f"frame for shard {event.shard} in the log of shard {shard}")
+        raise FrameError(Reason.WRONG_SHARD, f"frame for shard {event.shard} in the log of shard {shard}")
 
 
 def check_allowed(event: Gradient | Upsert | Delete, size: int, position: Position, spec: TableSpec) -> None:
     """Raise FrameError if the event's producer is shut out or the frame does not fit the table."""
     if size > spec.policy.max_frame:
-        raise FrameError("oversized", f"{size} bytes, the table takes frames of {spec.policy.max_frame}")
+        raise FrameError(Reason.OVERSIZED, f"{size} bytes, the table takes frames of {spec.policy.max_frame}")
     if event.origin.producer in position.quarantined:
-        raise FrameError("quarantined", f"producer {event.origin.producer.hex()} is shut out")
+        raise FrameError(Reason.QUARANTINED, f"producer {event.origin.producer.hex()} is shut out")
     if isinstance(event, Gradient):
         _check_width("grads", event.grads, spec.dim)
     elif isinstance(event, Upsert):
@@ -100,22 +101,28 @@ def check_values(
     if state is not None:
         _check_width("state", state, spec.state_size)
     if not np.isfinite(rows).all() or (state is not None and not np.isfinite(state).all()):
-        raise FrameError("non_finite", "explicit rows must be finite")
+        raise FrameError(Reason.NON_FINITE, "explicit rows must be finite")
     check_ids(ids, shard, spec.shards)
 
 
 def check_ids(ids: NDArray[np.uint64], shard: int, shards: int) -> None:
     """Raise FrameError unless ids are strictly increasing and belong to `shard`."""
     if not (ids[1:] > ids[:-1]).all():
-        raise FrameError("unsorted_ids", "ids must be strictly increasing")
+        if len(np.unique(ids)) < len(ids):
+            raise FrameError(
+                Reason.DUPLICATE_IDS, "an id occurs twice; the sender sums what it has for an id"
+            )
+        raise FrameError(Reason.UNSORTED_IDS, "ids must be strictly increasing")
     foreign = shard_of(ids, shards) != shard
     if foreign.any():
-        raise FrameError("foreign_ids", f"id {ids[foreign][0]} does not belong to shard {shard} of {shards}")
+        raise FrameError(
+            Reason.FOREIGN_IDS, f"id {ids[foreign][0]} does not belong to shard {shard} of {shards}"
+        )
 
 
 def _check_width(name: str, matrix: NDArray[np.float32], width: int) -> None:
     if matrix.shape[1] != width:
-        raise FrameError("wrong_dim", f"{name} have {matrix.shape[1]} columns, the table has {width}")
+        raise FrameError(Reason.WRONG_DIM, f"{name} have {matrix.shape[1]} columns, the table has {width}")
 
 
 def effective_read_pos(event: Gradient, spec: TableSpec) -> int | None:
@@ -143,17 +150,17 @@ def check_op(op: Op, position: Position) -> None:
         return
     spec = position.table_spec()
     if spec is None:
-        raise FrameError("no_spec", f"{op.kind} before the table's spec")
+        raise FrameError(Reason.NO_SPEC, f"{op.kind} before the table's spec")
     if op.kind == QUARANTINE:
         _producer(op)
     elif op.kind == RESTORE and not isinstance(op.body.get("from_epoch"), int):
-        raise FrameError("bad_op", "restore needs from_epoch")
+        raise FrameError(Reason.BAD_OP, "restore needs from_epoch")
     elif op.kind == RESTORE_ROWS:
         if op.rows is None or op.state is None:
-            raise FrameError("bad_op", "restore-rows needs rows and state")
+            raise FrameError(Reason.BAD_OP, "restore-rows needs rows and state")
         check_values(op.ids, op.rows, op.state, op.shard, spec)
     elif op.kind not in (BARRIER, PREPARE, RESTORE):
-        raise FrameError("bad_op", f"op {op.kind!r}")
+        raise FrameError(Reason.BAD_OP, f"op {op.kind!r}")
 
 
 def quarantined_producer(op: Op) -> bytes:
@@ -168,7 +175,7 @@ def _producer(op: Op) -> bytes:
     except ValueError:
         producer = b""
     if len(producer) != 16:
-        raise FrameError("bad_op", f"quarantine names no producer: {text!r}")
+        raise FrameError(Reason.BAD_OP, f"quarantine names no producer: {text!r}")
     return producer
 
 
@@ -182,12 +189,12 @@ def _check_spec(op: Op, position: Position) -> None:
     try:
         spec = TableSpec.from_json(op.body)
     except ConfigError as error:
-        raise FrameError("bad_spec", str(error)) from None
+        raise FrameError(Reason.BAD_SPEC, str(error)) from None
     if spec.name != op.table or op.shard >= spec.shards:
         raise FrameError(
-            "bad_spec", f"spec of {spec.name!r} with {spec.shards} shards, read by shard {op.shard}"
+            Reason.BAD_SPEC, f"spec of {spec.name!r} with {spec.shards} shards, read by shard {op.shard}"
         )
     current = position.table_spec()
     refused = current.change_refused(spec) if current else None
     if refused:
-        raise FrameError("bad_spec", refused)
+        raise FrameError(Reason.BAD_SPEC, refused)

@@ -14,7 +14,8 @@ import numpy as np
 
 from driftline.errors import FrameError, StateError
 from driftline.frames.events import Delete, Event, Gradient, Op, Upsert, event_of
-from driftline.frames.headers import MAC, Keyring
+from driftline.frames.headers import KEY_ID, MAC, Keyring
+from driftline.frames.reasons import Reason
 from driftline.frames.states import UPSERT_CAUSE
 from driftline.frames.tensors import decode
 from driftline.ids import OPS_PRODUCER, lsn, shard_of
@@ -98,14 +99,14 @@ class Screen:
         self._forgotten.update(b"r:%d" % row for row in rows)
 
     def _read(self, record: Record) -> Event:
-        signed = any(name == MAC for name, _ in record.headers)
+        signed = any(name in (KEY_ID, MAC) for name, _ in record.headers)
         if signed and not self._keyring.verifies(record.value, record.headers):
-            raise FrameError("forged", "the signature is not one of this deployment")
+            raise FrameError(Reason.FORGED, "the signature is not one of this deployment")
         event = event_of(decode(record.value, limit=MAX_FRAME))
         if isinstance(event, Op) != (event.origin.producer == OPS_PRODUCER) or (
             isinstance(event, Op) and not signed
         ):
-            raise FrameError("forged", "ops come from the router, signed, and nothing else does")
+            raise FrameError(Reason.FORGED, "ops come from the router, signed, and nothing else does")
         return event
 
     def _is_due(self, op: Op) -> bool:
@@ -134,7 +135,7 @@ class Screen:
     ) -> None:
         acceptance.check_addressed(event, self._table, self._shard)
         if self._spec is None:
-            raise FrameError("no_spec", f"table {self._table} has no spec yet")
+            raise FrameError(Reason.NO_SPEC, f"table {self._table} has no spec yet")
         acceptance.check_allowed(event, len(record.value), self._position, self._spec)
         if isinstance(event, Gradient):
             fresh = self._without_stale(event, self._spec)

@@ -21,7 +21,7 @@ MACHINE_VERSION = 1
 """The arithmetic and the rules of acceptance that this release implements."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-_FRAME_OVERHEAD = 1024  # header JSON and padding, generously
+FRAME_OVERHEAD = 1024  # bytes of a frame besides its tensors: header JSON and padding, generously
 APPLY, DROP = "apply", "drop"
 
 
@@ -74,7 +74,7 @@ class TableSpec:
         _whole("policy.producer_ttl_ms", self.policy.producer_ttl_ms, 1000, 2**53)
         if self.policy.without_read_pos not in (APPLY, DROP):
             raise ConfigError(f"policy.without_read_pos {self.policy.without_read_pos!r}: {APPLY} or {DROP}")
-        least = _FRAME_OVERHEAD + 8 + 4 * (self.dim + self.state_size)
+        least = FRAME_OVERHEAD + 8 + 4 * (self.dim + self.state_size)
         if self.policy.max_frame < least:
             raise ConfigError(
                 f"table {self.name}: policy.max_frame {self.policy.max_frame}: one row takes {least}"

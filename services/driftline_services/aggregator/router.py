@@ -25,6 +25,7 @@ from driftline.frames.events import (
     write_event,
 )
 from driftline.frames.headers import Keyring, cloud_event
+from driftline.frames.reasons import Reason
 from driftline.ids import OPS_PRODUCER, shard_of
 from driftline.log import Log, Outgoing, Record
 from driftline.ops.catalogue import Born
@@ -63,7 +64,7 @@ class Router:
             op = read_op(record, self._keyring)
             targets = await self._targets(op, record.offset)
         except (FrameError, ConfigError) as error:
-            reason = error.reason if isinstance(error, FrameError) else "bad_spec"
+            reason = error.reason if isinstance(error, FrameError) else Reason.BAD_SPEC
             letter = dead_letter(self._group, 0, Rejected(record, reason, str(error)))
             _logger.warning("op at %s/%d refused: %s", topics.ops(self._group), record.offset, error)
             await append(self._log, topics.refused_ops(self._group), 0, [letter])
@@ -78,12 +79,12 @@ class Router:
 
     async def _targets(self, op: Op, offset: int) -> list[Op]:
         if op.kind not in FORWARDED:
-            raise FrameError("unsupported", f"this release does not carry out op {op.kind!r}")
+            raise FrameError(Reason.UNSUPPORTED, f"this release does not carry out op {op.kind!r}")
         number = op_number(offset)
         if op.kind == SPEC:
             spec = TableSpec.from_json(op.body)
             if spec.group != self._group:
-                raise FrameError("bad_spec", f"table {spec.name} belongs to group {spec.group!r}")
+                raise FrameError(Reason.BAD_SPEC, f"table {spec.name} belongs to group {spec.group!r}")
             await self._create_topics(spec)
             return [_part(op, spec, shard, number) for shard in range(spec.shards)]
         return [
@@ -94,7 +95,7 @@ class Router:
 
     def _reached(self, op: Op, offset: int) -> Iterable[Born]:
         if op.kind == RESTORE_ROWS and op.table not in self._tables:
-            raise FrameError("unknown_table", f"restore-rows for table {op.table!r}")
+            raise FrameError(Reason.UNKNOWN_TABLE, f"restore-rows for table {op.table!r}")
         return [
             born
             for name, born in sorted(self._tables.items())

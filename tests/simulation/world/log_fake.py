@@ -8,7 +8,7 @@ log, may not be, or may get there yet; reads come in short batches and fail at t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -47,6 +47,11 @@ class FakeLog:
         self.max_record = max_record
         self.topics: dict[str, list[Partition]] = {}
         self._skipped_ms = 0
+        self._watcher: Callable[[str, int, Sequence[Record]], None] | None = None
+
+    def watch_appends(self, watcher: Callable[[str, int, Sequence[Record]], None]) -> None:
+        """Have `watcher` told of each batch (topic, partition, records) as it stands in the log."""
+        self._watcher = watcher
 
     def handle(self, process: Process) -> FakeLogHandle:
         return FakeLogHandle(self, process)
@@ -73,6 +78,8 @@ class FakeLog:
         stamp = max(clock, part.records[-1].timestamp) if part.records else clock
         for record in records:
             part.records.append(Record(part.end, stamp, record.key, record.value, record.headers))
+        if self._watcher is not None:
+            self._watcher(topic, partition, part.records[len(part.records) - len(records) :])
         waiting, part.waiting = part.waiting, []
         for future in waiting:
             if not future.done():

@@ -61,6 +61,10 @@ class FakeRedis:
         session.close()
         return reply
 
+    def watch_changes(self, watcher: Callable[[set[bytes]], None]) -> None:
+        """Have `watcher` told, after each transaction, which keys it has changed."""
+        self._sessions.watcher = watcher
+
     def open_session(self) -> Session | None:
         """Return a new session, or None while the server is down."""
         return self._sessions.connect() if self.world.loop.time() >= self._up_from else None

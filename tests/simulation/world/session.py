@@ -7,7 +7,7 @@ them and answers nil. Watches end with EXEC, DISCARD, UNWATCH and the connection
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hiredis import ReplyError
 
@@ -23,6 +23,8 @@ class Sessions:
         self.keyspace = Keyspace(self._touch)
         self._watchers: dict[bytes, dict[Session, None]] = {}
         self._open: dict[Session, None] = {}
+        self._changed: set[bytes] = set()
+        self.watcher: Callable[[set[bytes]], None] | None = None
 
     def connect(self) -> Session:
         session = Session(self)
@@ -44,7 +46,15 @@ class Sessions:
     def forget(self, session: Session) -> None:
         self._open.pop(session, None)
 
+    def end_batch(self) -> None:
+        """Close the transaction at hand and tell the watcher which keys it has changed."""
+        self.keyspace.end_batch()
+        changed, self._changed = self._changed, set()
+        if changed and self.watcher is not None:
+            self.watcher(changed)
+
     def _touch(self, key: bytes) -> None:
+        self._changed.add(key)
         for session in self._watchers.get(key, ()):
             session.dirty = True
 
@@ -81,7 +91,7 @@ class Session:
         if name == b"EXEC":
             return self._exec()
         reply = self._run(name, args)
-        self._sessions.keyspace.end_batch()
+        self._sessions.end_batch()
         return reply
 
     def _refused(self, message: str) -> Reply:
@@ -120,7 +130,7 @@ class Session:
         if dirty:
             return None
         replies = [self._run(name, args) for name, args in queue]
-        self._sessions.keyspace.end_batch()
+        self._sessions.end_batch()
         return replies
 
     def _end_transaction(self) -> None:

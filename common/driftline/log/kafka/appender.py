@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
@@ -19,7 +19,7 @@ from driftline.errors import InputError, LogUnavailableError
 from driftline.log.address import KafkaAddress
 from driftline.log.base import Outgoing
 from driftline.log.kafka.budget import Budget
-from driftline.log.kafka.client import APPEND_TIMEOUT_S, CALL_TIMEOUT_S, RETRY_S, arguments, translated
+from driftline.log.kafka.client import APPEND_TIMEOUT_S, RETRY_S, arguments, connect, translated
 from driftline.log.kafka.topics import BATCH_FRAMING
 from driftline.log.limits import MAX_BATCH_BYTES, check_batch
 
@@ -129,7 +129,7 @@ class Appender:
             if self._current is None:
                 limit = MAX_BATCH_BYTES + BATCH_FRAMING
                 producer = AIOKafkaProducer(
-                    **asdict(arguments(self._address)),
+                    **arguments(self._address),
                     acks="all",
                     enable_idempotence=True,
                     max_batch_size=limit,
@@ -137,9 +137,7 @@ class Appender:
                 )
                 generation = _Generation(producer)
                 try:
-                    with translated(self._address, "connecting"):
-                        async with asyncio.timeout(CALL_TIMEOUT_S):
-                            await producer.start()
+                    await connect(producer, self._address)
                 except BaseException:
                     await self._stop(generation)
                     raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +17,7 @@ from driftline.errors import StateError
 from driftline.log.address import KafkaAddress
 from driftline.log.base import Bounds, Outgoing, Reader
 from driftline.log.kafka.appender import Appender
-from driftline.log.kafka.client import CALL_TIMEOUT_S, arguments, translated
+from driftline.log.kafka.client import CALL_TIMEOUT_S, arguments, connect, translated
 from driftline.log.kafka.reader import KafkaReader
 from driftline.log.kafka.topics import Topics
 from driftline.log.limits import check_batch, check_name, check_partitions
@@ -39,7 +38,11 @@ class KafkaLog:
         return self._address
 
     async def start(self) -> None:
-        """Connect; raises LogUnavailableError with the address when no broker answers."""
+        """Connect; may be called again when it failed.
+
+        Raises LogUnavailableError with the address when no broker answers, ConfigError naming
+        user and mechanism when one does but does not let us in.
+        """
         if self._parts is None:
             parts = _Parts(self._address)
             try:
@@ -123,11 +126,9 @@ class _Offsets:
     async def _client(self) -> AIOKafkaConsumer:
         async with self._opening:
             if self._consumer is None:
-                consumer = AIOKafkaConsumer(**asdict(arguments(self._address)), group_id=None)
+                consumer = AIOKafkaConsumer(**arguments(self._address), group_id=None)
                 try:
-                    with translated(self._address, "connecting"):
-                        async with asyncio.timeout(CALL_TIMEOUT_S):
-                            await consumer.start()
+                    await connect(consumer, self._address)
                 except BaseException:
                     await consumer.stop()
                     raise

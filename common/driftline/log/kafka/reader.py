@@ -7,11 +7,9 @@ at `position`.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka import errors as kafka
@@ -19,7 +17,7 @@ from aiokafka import errors as kafka
 from driftline.errors import InputError, LogUnavailableError, OffsetError, StateError
 from driftline.log.address import KafkaAddress
 from driftline.log.base import Bounds, Record
-from driftline.log.kafka.client import CALL_TIMEOUT_S, arguments, translated
+from driftline.log.kafka.client import CALL_TIMEOUT_S, arguments, connect, translated
 
 FETCH_BYTES = 1 << 20
 """Bytes asked for at a time; a single larger batch comes whole all the same. At most this is
@@ -148,7 +146,7 @@ class KafkaReader:
         if self._consumer is None:
             await self._check(*self._tp)
             consumer = AIOKafkaConsumer(
-                **asdict(arguments(self._address)),
+                **arguments(self._address),
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="none",
@@ -158,9 +156,7 @@ class KafkaReader:
                 fetch_max_wait_ms=FETCH_WAIT_MS,
             )
             try:
-                with translated(self._address, f"opening a reader of {self._where}"):
-                    async with asyncio.timeout(CALL_TIMEOUT_S):
-                        await consumer.start()
+                await connect(consumer, self._address)
             except BaseException:
                 await consumer.stop()
                 raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -16,7 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from driftline.errors import ConfigError, PartitionCountError, UnknownTopicError
 from driftline.log.address import KafkaAddress
-from driftline.log.kafka.client import CALL_TIMEOUT_S, RETRY_S, arguments, retried, translated
+from driftline.log.kafka.client import CALL_TIMEOUT_S, RETRY_S, arguments, connect, retried, translated
 from driftline.log.limits import MAX_BATCH_BYTES
 
 BATCH_FRAMING = 64 << 10
@@ -140,11 +140,9 @@ class Topics:
     async def _client(self) -> AIOKafkaAdminClient:
         async with self._opening:
             if self._admin is None:
-                admin = AIOKafkaAdminClient(**asdict(arguments(self._address)))
+                admin = AIOKafkaAdminClient(**arguments(self._address))
                 try:
-                    with translated(self._address, "connecting"):
-                        async with asyncio.timeout(CALL_TIMEOUT_S):
-                            await admin.start()
+                    await connect(admin, self._address)
                 except BaseException:
                     await admin.close()
                     raise

@@ -1,0 +1,94 @@
+"""What a shard must be after each prefix of its log, by the oracle.
+
+Invariant: moment n depends on the first n records alone. Records are judged once
+and every moment is kept, so that a store that went back is judged as cheaply as
+one that went on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from driftline.log.base import Record
+from tests import oracle
+from tests.oracle import Expected, Outcome, redis_image, wire
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A shard after a prefix of its log."""
+
+    table: Mapping[int, Expected]
+    fields: Mapping[bytes, bytes]  # of `w`
+    newest: Mapping[int, int]  # id -> LSN of its last change, deletes included
+    image: tuple[Mapping[bytes, bytes], Mapping[bytes, bytes]]  # the hashes `v` and `s`
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One record of the log and what became of it."""
+
+    outcome: Outcome
+    frame: wire.Frame | None  # None: undecodable, or nobody's
+
+    @property
+    def marker(self) -> bool:
+        """Whether the record is an op that has to show on the updates topic."""
+        frame = self.frame
+        return (
+            frame is not None
+            and frame.kind in wire.OPS
+            and frame.kind != "restore-rows"
+            and self.outcome.verdict == "applied"
+        )
+
+
+class Timeline:
+    """The moments of one shard; `records` is the log itself and grows."""
+
+    def __init__(self, shard: int, records: Sequence[Record], keys: Mapping[str, bytes]) -> None:
+        self._oracle = oracle.Shard(shard, keys=keys)
+        self._records = records
+        self.judged: list[Judged] = []
+        self._moments = [self._moment({}, {})]
+        self._versions: dict[tuple[int, int], Expected] = {}
+
+    def at(self, prefix: int) -> Moment:
+        """Return the shard after `prefix` records."""
+        assert prefix <= len(self._records), f"prefix {prefix} of a log of {len(self._records)} records"
+        while len(self._moments) <= prefix:
+            self._step()
+        return self._moments[prefix]
+
+    def version(self, row_id: int, at: int) -> Expected | None:
+        """Return the one right row of `row_id` that was written at LSN `at`; None: there is none."""
+        self.at((at & (1 << 48) - 1) + 1)
+        return self._versions.get((row_id, at))
+
+    def deleted(self, row_id: int, at: int) -> bool:
+        """Tell whether the record at LSN `at` is a delete that names `row_id`, absent afterwards."""
+        offset = at & (1 << 48) - 1
+        gone = row_id not in self.at(offset + 1).table
+        frame = self.judged[offset].frame
+        return gone and frame is not None and frame.kind == "delete" and row_id in frame.ids
+
+    def _step(self) -> None:
+        record, before = self._records[len(self.judged)], self._moments[-1]
+        outcome = self._oracle.apply(record)
+        try:
+            frame = wire.decode(record.value)
+        except wire.UndecodableError:
+            frame = None
+        self.judged.append(Judged(outcome, frame))
+        table = self._oracle.table() if outcome.verdict == "applied" else before.table
+        newest = before.newest
+        if table is not before.table:
+            at = 1 << 48 | record.offset
+            changed = {row_id: row for row_id, row in table.items() if row.lsn == at}
+            self._versions.update({(row_id, at): row for row_id, row in changed.items()})
+            newest = {**newest, **dict.fromkeys([*changed, *(before.table.keys() - table.keys())], at)}
+        self._moments.append(self._moment(table, newest))
+
+    def _moment(self, table: Mapping[int, Expected], newest: Mapping[int, int]) -> Moment:
+        return Moment(table, self._oracle.position().fields(), newest, redis_image(table))

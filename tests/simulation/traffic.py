@@ -1,0 +1,178 @@
+"""Trainers that push, crash and send again, and somebody who asks for operations.
+
+Invariant: a trainer that comes back sends, byte for byte, everything since its last
+checkpoint, so each of its frames must take effect exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+
+from driftline import topics
+from driftline.client.pending import Pending
+from driftline.client.publisher import Publisher
+from driftline.client.splitting import Sender
+from driftline.errors import LogUnavailableError
+from driftline.frames.events import RESTORE_ROWS, Op, Origin, write_event
+from driftline.frames.headers import Keyring
+from driftline.ids import producer_id
+from driftline.log.base import Outgoing
+from driftline.ops.requests import request
+from driftline.shard.spec import TableSpec
+from tests.oracle import wire, writing
+from tests.oracle.hashing import shard_of
+from tests.simulation.judge import GROUP, SHARDS, TABLE
+from tests.simulation.world import FakeLog, World
+
+IDS = range(12)
+Frames = list[tuple[int, Outgoing]]
+
+
+class Trainer:
+    """One producer and the processes it runs in, one after the other."""
+
+    def __init__(
+        self, name: str, world: World, log: FakeLog, spec: TableSpec, stands: Callable[[int], int]
+    ) -> None:
+        self._name, self._world, self._log, self._spec, self._stands = name, world, log, spec, stands
+        self._rng = world.random(f"trainer:{name}")
+        self.producer = producer_id(name)
+        dtype = self._rng.choice(["F32", "F32", "F16", "BF16"])
+        self._pending = Pending(Sender(spec, self.producer, 0), dtype)
+        self._history: list[Frames] = []
+        self._checkpoint = self._strays = 0
+        self.process = world.process(name)
+
+    def sent(self, shard: int) -> list[int]:
+        """Return the seqs of this producer's own frames for a shard."""
+        frames = [frame for frames in self._history for to, frame in frames if to == shard and frame.headers]
+        return [wire.decode(frame.value).seq for frame in frames]
+
+    async def run(self, steps: int) -> None:
+        """Push so many steps, however often the process dies meanwhile."""
+        while True:
+            task = self.process.spawn(self._session(steps))
+            await asyncio.wait([task])
+            if self._checkpoint == steps:
+                return
+            assert not self.process.alive, task.exception()
+            await asyncio.sleep(self._rng.random() * 0.1)
+            self.process = self._world.process(self._name)
+
+    async def _session(self, steps: int) -> None:
+        publisher = Publisher(self._log.handle(self.process), 1 << 20)
+        step = max(0, self._checkpoint - self._rng.randrange(3))
+        while step < steps:
+            if step == len(self._history):
+                self._history.append(self._stray() if self._rng.random() < 0.08 else self._next())
+            await publisher.put(topics.gradients(TABLE), self._history[step])
+            step += 1
+            if self._rng.random() < 0.2:
+                await publisher.flush()
+                self._checkpoint = max(step, self._checkpoint)
+            await asyncio.sleep(self._rng.expovariate(1 / 0.01))
+        await publisher.flush()
+        self._checkpoint = steps
+
+    def _next(self) -> Frames:
+        rng = self._rng
+        ids = rng.sample(IDS, rng.randrange(1, 6))
+        draw = rng.random()
+        if draw < 0.12:
+            return self._pending.delete(ids)
+        if draw < 0.2:
+            given = rng.random() < 0.5
+            state = self._matrix(len(ids), self._spec.state_size) if given else None
+            return self._pending.upsert(ids, self._matrix(len(ids), self._spec.dim), state)
+        read = {shard: self._stands(shard) for shard in range(SHARDS)} if rng.random() < 0.5 else {}
+        ids += ids[:1]
+        lr = rng.choice([None, None, 0.25])
+        return self._pending.push(ids, self._matrix(len(ids), self._spec.dim), None, read, lr)
+
+    def _matrix(self, rows: int, width: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        values = [abs(self._rng.gauss(0, 1)) for _ in range(rows * width)]
+        return np.array(values, np.float32).reshape(rows, width)
+
+    def _stray(self) -> Frames:
+        """Return a frame that will be refused, or is at the edge of it, from a producer of its own."""
+        rng, shard = self._rng, self._rng.randrange(SHARDS)
+        self._strays += 1
+        kind = rng.choice(["gradient", "delete"])
+        metadata = writing.metadata(kind, TABLE, shard, producer_id(f"{self._name}:stray"), self._strays)
+        mine = [row_id for row_id in IDS if shard_of(row_id, SHARDS) == shard]
+        ids, width, fault = sorted(rng.sample(mine, 2)), self._spec.dim, rng.randrange(6)
+        if fault == 0:
+            return [(shard, Outgoing(b"garbage"))]
+        if fault == 1:
+            ids = ids[::-1]
+        elif fault == 2:
+            ids = sorted([*ids, *(row_id for row_id in IDS if shard_of(row_id, SHARDS) != shard)])
+        elif fault == 3:
+            width += 1
+        elif fault == 4:
+            metadata["table"] = "other"
+        tensors = {"ids": writing.ids_tensor(ids)}
+        if kind == "gradient":
+            huge = [[3e38] * width for _ in ids]
+            tensors["grads"] = writing.floats_tensor(huge, width)
+        return [(shard, Outgoing(writing.encode(metadata, tensors)))]
+
+
+class Operator:
+    """Asks for ops: the table's spec first."""
+
+    def __init__(self, world: World, log: FakeLog, keyring: Keyring, spec: TableSpec) -> None:
+        self._rng = world.random("operator")
+        self._log = log.handle(world.process("operator"))
+        self._keyring, self._spec = keyring, spec
+        self._requester = producer_id("operator")
+
+    async def run(self, count: int) -> None:
+        """Ask for the table and then for `count` more ops."""
+        await self._ask(self._request("spec", TABLE, self._spec.to_json()))
+        for _ in range(count):
+            await asyncio.sleep(self._rng.expovariate(1 / 0.05))
+            await self._ask(self._some_request())
+
+    def _request(self, kind: str, target: str, body: dict[str, object]) -> Outgoing:
+        return request(kind, target, body, self._requester, self._keyring)
+
+    def _some_request(self) -> Outgoing:
+        rng, draw = self._rng, self._rng.random()
+        if draw < 0.45:
+            return self._request("barrier", GROUP, {"kind": "version"})
+        if draw < 0.65:
+            return self._restore_rows()
+        if draw < 0.75:
+            shut_out = producer_id(rng.choice(["a:stray", "b:stray"]))
+            return self._request("quarantine", GROUP, {"producer": shut_out.hex()})
+        if draw < 0.9:
+            changed = self._spec.to_json()
+            changed["optimizer"]["lr"] = rng.choice([0.01, 0.1])
+            if rng.random() < 0.3:
+                changed["init"] = {"seed": 99, "scale": 0.5}  # refused: that is fixed for life
+            return self._request("spec", TABLE, changed)
+        if draw < 0.95:
+            return self._request("prepare", GROUP, {"version": "V"})  # refused by the router
+        return Outgoing(self._request("barrier", GROUP, {}).value)  # nobody has signed it
+
+    def _restore_rows(self) -> Outgoing:
+        rng, spec = self._rng, self._spec
+        ids = sorted(rng.sample(IDS, rng.randrange(1, 5)))
+        rows = np.array([[rng.gauss(0, 1) for _ in range(spec.dim)] for _ in ids], np.float32)
+        state = np.array([[rng.random() for _ in range(spec.state_size)] for _ in ids], np.float32)
+        origin = Origin(self._requester, 0, 0)
+        state = state.reshape(len(ids), spec.state_size)
+        value = write_event(Op(RESTORE_ROWS, TABLE, 0, origin, {}, np.array(ids, np.uint64), rows, state))
+        return Outgoing(value, None, self._keyring.sign(value))
+
+    async def _ask(self, outgoing: Outgoing) -> None:
+        while True:
+            try:
+                await self._log.append(topics.ops(GROUP), 0, [outgoing])
+                return
+            except LogUnavailableError:
+                await asyncio.sleep(0.02)
