@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from driftline.client import AsyncClient, Client, Options
-from driftline.config import load_settings, signing_key
+from driftline.config import kafka_security, load_settings, signing_key
 from driftline.errors import ConfigError
 from driftline.stack.run_file import redis_url as find_redis_url
 
@@ -73,4 +73,5 @@ def options(
         producer_epoch,
         settings.push_buffer_bytes,
         gradient_dtype,
+        kafka_security(settings),
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+DEFAULT_GROUP = "default"
+DEFAULT_INGEST = "driftline"
+
 
 def gradients(table: str) -> str:
     """The ordered log of everything that changes a table's rows; one partition per shard."""
@@ -26,3 +29,16 @@ def ops(group: str) -> str:
 def refused_ops(group: str) -> str:
     """Records of the ops topic that were refused: unsigned, undecodable or senseless."""
     return f"{group}.ops.dlq"
+
+
+def ingest(group: str) -> str:
+    """JSON messages for the tables of a group; `driftline.ingest` for the group `default`.
+
+    No group may be named `driftline`: it would share this topic with the default one.
+    """
+    return f"{DEFAULT_INGEST if group == DEFAULT_GROUP else group}.ingest"
+
+
+def refused_ingest(group: str) -> str:
+    """Messages of the ingest topic that were refused."""
+    return f"{ingest(group)}.dlq"

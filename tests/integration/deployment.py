@@ -130,6 +130,15 @@ class Deployment:
 
         return asyncio.run(run())
 
+    def end(self, spec: TableSpec, shard: int) -> int:
+        """Return the offset behind the last record of a shard's gradients log."""
+
+        async def run() -> int:
+            async with open_log(self.log_url) as log:
+                return (await log.bounds(topics.gradients(spec.name), shard)).end
+
+        return asyncio.run(run())
+
     def append(self, topic: str, partition: int, *records: Outgoing) -> int:
         """Write records straight to the log, as a producer that does not use the client would."""
 
@@ -157,6 +166,10 @@ class Deployment:
             found = client.hgetall(ShardKeys.of(spec.name, shard).position)
         assert isinstance(found, dict)
         return found
+
+    def with_session_timeout(self, seconds: float) -> Deployment:
+        """Return this deployment with workers that may be silent for `seconds`."""
+        return replace(self, session_timeout=seconds)
 
     def with_redis(self, url: str) -> Deployment:
         """Return this deployment with its Redis reached by another way."""

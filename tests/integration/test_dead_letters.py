@@ -51,7 +51,7 @@ def forged(spec: TableSpec) -> Outgoing:
 CARELESSLY: Mapping[str, tuple[str, Callable[[TableSpec], bytes | Outgoing]]] = {
     "gradients of another dimension": ("wrong_dim", lambda s: gradient(s, grads=GRADS[:, :3])),
     "ids out of order": ("unsorted_ids", lambda s: gradient(s, ids=MINE[::-1].copy())),
-    "an id twice": ("unsorted_ids", lambda s: gradient(s, ids=np.sort(MINE[[0, 0, 1, 2]]))),
+    "an id twice": ("duplicate_ids", lambda s: gradient(s, ids=np.sort(MINE[[0, 0, 1, 2]]))),
     "ids of another shard": ("foreign_ids", lambda s: gradient(s, ids=FOREIGN)),
     "another table's name": ("unknown_table", lambda s: gradient(s, table="somebody-else")),
     "another shard's number": ("wrong_shard", lambda s: gradient(s, shard=0)),

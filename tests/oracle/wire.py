@@ -105,6 +105,7 @@ def decode(value: bytes) -> Frame:
         body = _json_object(_text(meta, "body"))
         if _number(meta, "op", 64) != seq:
             raise UndecodableError(f"op {meta['op']} is not the seq {seq} of its frame")
+    own_meta = meta if kind == "gradient" else {}
     own = {name: tensor for name, tensor in tensors.items() if name in _OWN.get(kind, ())}
     ids = _ids(own["ids"]) if "ids" in own else ()
     grads = "grads" if kind == "gradient" else "rows"
@@ -117,8 +118,8 @@ def decode(value: bytes) -> Frame:
         producer=_producer(producer),
         epoch=_number(meta, "producer_epoch", 32),
         seq=seq,
-        read_pos=_number(meta, "read_pos", 64) if "read_pos" in meta else None,
-        lr=_rate(_text(meta, "lr")) if "lr" in meta else None,
+        read_pos=_number(meta, "read_pos", 64) if "read_pos" in own_meta else None,
+        lr=_rate(_text(meta, "lr")) if "lr" in own_meta else None,
         body=body,
         ids=ids,
         values=values,
@@ -169,7 +170,7 @@ def _entry(name: str, entry: object) -> tuple[str, tuple[int, ...], tuple[int, i
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise UndecodableError(f"tensor {name} is not described by dtype, shape and data_offsets alone")
     dtype, shape, span = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if dtype not in _SIZES or not isinstance(dtype, str):
+    if not isinstance(dtype, str) or dtype not in _SIZES:
         raise UndecodableError(f"tensor {name}: dtype {dtype!r} is unknown")
     if not isinstance(shape, list) or not isinstance(span, list) or len(span) != 2:
         raise UndecodableError(f"tensor {name}: shape or data_offsets is malformed")

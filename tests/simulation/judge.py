@@ -62,7 +62,7 @@ class Judge:
         for topic in (topics.gradients(TABLE), topics.updates(TABLE), topics.dead_letters(TABLE)):
             log.create(topic, SHARDS)
         logs = [log.partition(topics.gradients(TABLE), shard).records for shard in range(SHARDS)]
-        self.timelines = [Timeline(shard, logs[shard], keys) for shard in range(SHARDS)]
+        self.timelines = [Timeline(shard, SHARDS, logs[shard], keys) for shard in range(SHARDS)]
         self.published = [Published() for _ in range(SHARDS)]
         self.dead_letters: list[set[bytes]] = [set() for _ in range(SHARDS)]
         self.ops: list[list[int]] = [[] for _ in range(SHARDS)]  # their numbers, as they came
@@ -204,8 +204,8 @@ class Judge:
             if at & _OFFSET >= self.committed[shard]:
                 raise Violation("published-uncommitted", f"{where}; committed is {self.committed[shard]}")
             if states.flags[n] & TOMBSTONE:
-                if not timeline.deleted(row_id, at):
-                    raise Violation("tombstone", f"{where}: no delete of it is there")
+                if not timeline.absent(row_id, at):
+                    raise Violation("tombstone", f"{where} is another shard's or is there")
                 self.published[shard].take(row_id, at, None)
                 continue
             row = Expected(

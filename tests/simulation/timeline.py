@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from driftline.log.base import Record
 from tests import oracle
 from tests.oracle import Expected, Outcome, redis_image, wire
+from tests.oracle.hashing import shard_of
+
+_OFFSET = (1 << 48) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,10 @@ class Judged:
 class Timeline:
     """The moments of one shard; `records` is the log itself and grows."""
 
-    def __init__(self, shard: int, records: Sequence[Record], keys: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, shard: int, shards: int, records: Sequence[Record], keys: Mapping[str, bytes]
+    ) -> None:
+        self._shard, self._shards = shard, shards
         self._oracle = oracle.Shard(shard, keys=keys)
         self._records = records
         self.judged: list[Judged] = []
@@ -63,15 +69,12 @@ class Timeline:
 
     def version(self, row_id: int, at: int) -> Expected | None:
         """Return the one right row of `row_id` that was written at LSN `at`; None: there is none."""
-        self.at((at & (1 << 48) - 1) + 1)
+        self.at((at & _OFFSET) + 1)
         return self._versions.get((row_id, at))
 
-    def deleted(self, row_id: int, at: int) -> bool:
-        """Tell whether the record at LSN `at` is a delete that names `row_id`, absent afterwards."""
-        offset = at & (1 << 48) - 1
-        gone = row_id not in self.at(offset + 1).table
-        frame = self.judged[offset].frame
-        return gone and frame is not None and frame.kind == "delete" and row_id in frame.ids
+    def absent(self, row_id: int, at: int) -> bool:
+        """Tell whether `row_id` is this shard's and is not there after the record at LSN `at`."""
+        return shard_of(row_id, self._shards) == self._shard and row_id not in self.at((at & _OFFSET) + 1).table
 
     def _step(self) -> None:
         record, before = self._records[len(self.judged)], self._moments[-1]

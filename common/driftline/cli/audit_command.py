@@ -15,7 +15,7 @@ from driftline.audit import TableAudit, audit_table
 from driftline.audit.run import OnProgress
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
 from driftline.cli.tables_command import client
-from driftline.config import Settings, signing_key
+from driftline.config import Settings, kafka_security, signing_key
 from driftline.frames.headers import Keyring
 from driftline.log import open_log
 from driftline.rows.connection import RedisConnection
@@ -60,7 +60,7 @@ async def run_audit(settings: Settings, spec: TableSpec, on_progress: OnProgress
     """Audit a table of the deployment that `settings` name."""
     keyring = Keyring.parse(signing_key(settings))
     connect = functools.partial(RedisConnection.open, find_redis_url(settings))
-    async with open_log(settings.log_url) as log:
+    async with open_log(settings.log_url, kafka_security(settings)) as log:
         return await audit_table(log, connect, keyring, spec.name, spec.shards, on_progress)
 
 

@@ -15,7 +15,8 @@ import typer
 
 from driftline.config import Loaded, load_settings, shown
 from driftline.config import new_key as make_key
-from driftline.config.loading import CONFIG_FLAG, FILE_NAME
+from driftline.config.loading import CONFIG_FLAG, FILE_NAME, variable_of
+from driftline.config.settings import SECRETS
 from driftline.errors import ConfigError
 
 app = typer.Typer(help="Show the settings in force, and make signing keys.", no_args_is_help=True)
@@ -61,7 +62,7 @@ def path(config: ConfigPath = None) -> None:
 def read_flags(words: Sequence[str]) -> dict[str, object]:
     """Return settings given as `--name value` or `--name=value`, by setting name.
 
-    Raises ConfigError for a word that is no flag, a flag without value, and for `--key`:
+    Raises ConfigError for a word that is no flag, a flag without value, and for secrets:
     every user of the machine can read the command line of a process.
     """
     flags: dict[str, object] = {}
@@ -70,16 +71,17 @@ def read_flags(words: Sequence[str]) -> dict[str, object]:
         name, equals, value = word.partition("=")
         if not name.startswith("--") or name == "--":
             raise ConfigError(f"{word!r} is not a flag: settings are given as --name value")
-        if name == "--key":
+        setting = name.removeprefix("--").replace("-", "_")
+        if setting in SECRETS:
             raise ConfigError(
-                "--key would show the secret in the process list: set DRIFTLINE_KEY or --key-file"
+                f"{name} would show the secret in the process list: set {variable_of(setting)} or {name}-file"
             )
         if not equals:
             following = next(rest, None)
             if following is None:
                 raise ConfigError(f"flag {name} has no value")
             value = following
-        flags[name.removeprefix("--").replace("-", "_")] = value
+        flags[setting] = value
     return flags
 
 

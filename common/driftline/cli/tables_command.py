@@ -9,7 +9,7 @@ import typer
 
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
 from driftline.client import Client, Options
-from driftline.config import Settings, signing_key
+from driftline.config import Settings, kafka_security, signing_key
 from driftline.shard.optimizers import KINDS
 from driftline.shard.spec import Init, TableSpec
 from driftline.stack.run_file import redis_url as find_redis_url
@@ -64,4 +64,5 @@ def list_tables(
 def client(settings: Settings) -> Client:
     """Return a client for `settings`."""
     url = find_redis_url(settings)
-    return Client(Options(settings.log_url, url, settings.group, signing_key(settings)))
+    key, security = signing_key(settings), kafka_security(settings)
+    return Client(Options(settings.log_url, url, settings.group, key, security=security))

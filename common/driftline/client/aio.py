@@ -25,6 +25,7 @@ from driftline.frames.events import BARRIER, SPEC
 from driftline.frames.headers import Keyring
 from driftline.ids import producer_id
 from driftline.log import Log, Outgoing, open_log
+from driftline.log.security import OPEN, KafkaSecurity
 from driftline.ops.catalogue import Catalogue
 from driftline.ops.requests import op_number, request
 from driftline.rows import resp
@@ -52,6 +53,7 @@ class Options:
     producer_epoch: int = 0
     push_buffer_bytes: int = 64 << 20
     gradient_dtype: str = "F32"
+    security: KafkaSecurity = OPEN  # of kafka:// connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class AsyncClient:
         self._options = options
         self._keyring = Keyring.parse(options.key) if options.key else None
         self._producer = producer_id(name)
-        self._log: Log = open_log(options.log_url)
+        self._log: Log = open_log(options.log_url, options.security)
         self.publisher = Publisher(self._log, options.push_buffer_bytes)
         self._idle: list[RedisConnection] = []
 
@@ -264,22 +266,33 @@ class AsyncTable:
         step: int | None = None,
         read: Mapping[int, int] | None = None,
         lr: float | None = None,
+        traceparent: str | None = None,
     ) -> None:
         """Queue gradients; they are applied exactly once, however often they are sent.
 
         Duplicates are summed. `read` is `rows.read` of the rows the gradients were made from
         (default: the oldest read since the last push). `step` must rise (default: a counter).
-        Raises InputError, RepeatedStepError. Waits only while the push buffer is full.
+        `traceparent` travels as a header. Raises InputError, RepeatedStepError. Waits only while
+        the push buffer is full.
         """
-        await self._client.publisher.put(self._topic, self.pending.push(ids, grads, step, read, lr))
+        await self._client.publisher.put(
+            self._topic, self.pending.push(ids, grads, step, read, lr, traceparent)
+        )
 
-    async def upsert(self, ids: ArrayLike, rows: ArrayLike, *, state: ArrayLike | None = None) -> None:
+    async def upsert(
+        self,
+        ids: ArrayLike,
+        rows: ArrayLike,
+        *,
+        state: ArrayLike | None = None,
+        traceparent: str | None = None,
+    ) -> None:
         """Queue explicit rows; their optimizer state starts anew unless given. Raises InputError."""
-        await self._client.publisher.put(self._topic, self.pending.upsert(ids, rows, state))
+        await self._client.publisher.put(self._topic, self.pending.upsert(ids, rows, state, traceparent))
 
-    async def delete(self, ids: ArrayLike) -> None:
+    async def delete(self, ids: ArrayLike, *, traceparent: str | None = None) -> None:
         """Queue the removal of rows; a later gradient gives birth anew. Raises InputError."""
-        await self._client.publisher.put(self._topic, self.pending.delete(ids))
+        await self._client.publisher.put(self._topic, self.pending.delete(ids, traceparent))
 
     async def flush(self) -> None:
         """Return when everything pushed is acknowledged by the log."""

@@ -6,6 +6,7 @@ asynchronous and the synchronous table cannot drift apart.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,10 +26,12 @@ from driftline.client.splitting import (
 from driftline.errors import InputError
 from driftline.frames.events import GRADIENT_KINDS, Delete, Gradient, Upsert, write_event
 from driftline.frames.headers import cloud_event
-from driftline.log import Outgoing
+from driftline.log import Headers, Outgoing
 
 _BELOW = {"F32": np.float32(np.inf), "F16": np.float32(65520), "BF16": np.float32(3.3961775e38)}
 """What is not below rounds to infinity when it is sent, and a shard would skip the row."""
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Pending:
@@ -53,6 +56,7 @@ class Pending:
         step: int | None,
         read: Mapping[int, int] | None,
         lr: float | None,
+        traceparent: str | None = None,
     ) -> list[tuple[int, Outgoing]]:
         """Return the frames of a push, as (shard, record). Raises InputError."""
         wanted = as_ids(ids)
@@ -67,9 +71,11 @@ class Pending:
         where = self._oldest_read if read is None else read
         frames = gradient_frames(self._sender, self._sequence, distinct, sums, where, rate)
         self._oldest_read = {}
-        return self._records(frames)
+        return self._records(frames, traceparent)
 
-    def upsert(self, ids: ArrayLike, rows: ArrayLike, state: ArrayLike | None) -> list[tuple[int, Outgoing]]:
+    def upsert(
+        self, ids: ArrayLike, rows: ArrayLike, state: ArrayLike | None, traceparent: str | None = None
+    ) -> list[tuple[int, Outgoing]]:
         """Return the frames of an upsert. Raises InputError, also for duplicate ids."""
         wanted = as_ids(ids)
         order = self._distinct_order(wanted)
@@ -77,12 +83,14 @@ class Pending:
         matrix = as_matrix("rows", rows, len(wanted), spec.dim)[order]
         given = None if state is None else as_matrix("state", state, len(wanted), spec.state_size)[order]
         self._sequence.more()
-        return self._records(upsert_frames(self._sender, self._sequence, wanted[order], matrix, given))
+        frames = upsert_frames(self._sender, self._sequence, wanted[order], matrix, given)
+        return self._records(frames, traceparent)
 
-    def delete(self, ids: ArrayLike) -> list[tuple[int, Outgoing]]:
+    def delete(self, ids: ArrayLike, traceparent: str | None = None) -> list[tuple[int, Outgoing]]:
         """Return the frames of a delete; duplicates and unknown ids are fine. Raises InputError."""
         self._sequence.more()
-        return self._records(delete_frames(self._sender, self._sequence, np.unique(as_ids(ids))))
+        frames = delete_frames(self._sender, self._sequence, np.unique(as_ids(ids)))
+        return self._records(frames, traceparent)
 
     def _distinct_order(self, ids: NDArray[np.uint64]) -> NDArray[np.intp]:
         order = np.argsort(ids, kind="stable")
@@ -92,16 +100,24 @@ class Pending:
             raise InputError(f"upsert: id {repeated[0]} is given more than once")
         return order
 
-    def _records(self, frames: list[Gradient] | list[Upsert] | list[Delete]) -> list[tuple[int, Outgoing]]:
-        return [(frame.shard, self._record(frame)) for frame in frames]
+    def _records(
+        self, frames: list[Gradient] | list[Upsert] | list[Delete], traceparent: str | None
+    ) -> list[tuple[int, Outgoing]]:
+        trace: Headers = () if traceparent is None else (("traceparent", _checked(traceparent)),)
+        return [(frame.shard, self._record(frame, trace)) for frame in frames]
 
-    def _record(self, frame: Gradient | Upsert | Delete) -> Outgoing:
+    def _record(self, frame: Gradient | Upsert | Delete, trace: Headers) -> Outgoing:
         origin = frame.origin
         source = f"producer/{origin.producer.hex()}"
-        headers = cloud_event(
-            type(frame).__name__.lower(), source, f"{origin.epoch}/{origin.seq}/{frame.shard}"
-        )
-        return Outgoing(write_event(frame, as_dtype=self._dtype), None, headers)
+        event_id = f"{origin.epoch}/{origin.seq}/{frame.shard}"
+        headers = cloud_event(type(frame).__name__.lower(), source, event_id)
+        return Outgoing(write_event(frame, as_dtype=self._dtype), None, headers + trace)
+
+
+def _checked(traceparent: str) -> bytes:
+    if not _TRACEPARENT.fullmatch(traceparent):
+        raise InputError(f"traceparent {traceparent!r} is not of the W3C form 00-<32 hex>-<16 hex>-<2 hex>")
+    return traceparent.encode()
 
 
 def _rate(lr: float) -> np.float32:

@@ -164,17 +164,25 @@ class Table:
         step: int | None = None,
         read: Mapping[int, int] | None = None,
         lr: float | None = None,
+        traceparent: str | None = None,
     ) -> None:
         """Queue gradients, applied exactly once: see `AsyncTable.push`."""
-        self._client.run(self._table.push(ids, grads, step=step, read=read, lr=lr))
+        self._client.run(self._table.push(ids, grads, step=step, read=read, lr=lr, traceparent=traceparent))
 
-    def upsert(self, ids: ArrayLike, rows: ArrayLike, *, state: ArrayLike | None = None) -> None:
+    def upsert(
+        self,
+        ids: ArrayLike,
+        rows: ArrayLike,
+        *,
+        state: ArrayLike | None = None,
+        traceparent: str | None = None,
+    ) -> None:
         """Queue explicit rows: see `AsyncTable.upsert`."""
-        self._client.run(self._table.upsert(ids, rows, state=state))
+        self._client.run(self._table.upsert(ids, rows, state=state, traceparent=traceparent))
 
-    def delete(self, ids: ArrayLike) -> None:
+    def delete(self, ids: ArrayLike, *, traceparent: str | None = None) -> None:
         """Queue the removal of rows: see `AsyncTable.delete`."""
-        self._client.run(self._table.delete(ids))
+        self._client.run(self._table.delete(ids, traceparent=traceparent))
 
     def flush(self) -> None:
         """Return when everything pushed is acknowledged by the log."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
+from driftline.config.kafka import check_kafka
 from driftline.config.settings import ENV_PREFIX, Settings, shown
 from driftline.errors import ConfigError
 
@@ -117,6 +118,11 @@ def load_settings(flags: Mapping[str, object], *, cwd: Path, environ: Mapping[st
         settings = Settings.model_validate(chosen)
     except ValidationError as error:
         problems += _explain(error, found)
+    else:
+        try:
+            check_kafka(settings)
+        except ConfigError as error:
+            problems.append(str(error))
     if settings is None or problems:
         # outside the handler: the validation error holds the values, and tracebacks would show it
         raise ConfigError("\n".join(problems))

@@ -23,6 +23,8 @@ from driftline.log.limits import check_name
 
 ENV_PREFIX = "DRIFTLINE_"
 HIDDEN = "***"
+SECRETS = frozenset({"key", "kafka_password"})
+"""Settings that are never printed, and not taken as flags."""
 
 _UNITS = {
     "": 1,
@@ -97,6 +99,33 @@ class Settings(BaseSettings):
         default="local://.driftline",
         description="The log: `local://DIR` (embedded, one machine) or `kafka://host:port,host:port`.",
     )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT",
+        description="How to connect to `kafka://`: with TLS (`SSL`), with a login (`SASL_PLAINTEXT`), "
+        "or both (`SASL_SSL`).",
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        default=None, description="How the login is made: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."
+    )
+    kafka_username: str | None = Field(default=None, description="User of the login.", min_length=1)
+    kafka_password: SecretStr | None = Field(
+        default=None,
+        description="Password of the login. Wins over `kafka_password_file`; not taken as a flag.",
+    )
+    kafka_password_file: Path | None = Field(
+        default=None, description="File that holds the password; white space around it does not count."
+    )
+    kafka_ca_file: Path | None = Field(
+        default=None,
+        description="Certificates (PEM) that vouch for the brokers. Not set: those that the system trusts.",
+    )
+    kafka_cert_file: Path | None = Field(
+        default=None, description="Certificate (PEM) of this client, where brokers ask for one."
+    )
+    kafka_key_file: Path | None = Field(
+        default=None,
+        description="Its private key (PEM, without a password). Not set: it is in `kafka_cert_file`.",
+    )
     redis_url: str | None = Field(
         default=None,
         description="Redis that holds the rows: `redis://`, `rediss://` or `unix://`. "
@@ -144,6 +173,19 @@ class Settings(BaseSettings):
         description="Frames a publisher queues before `push` waits.",
         json_schema_extra={"unit": "bytes"},
     )
+    ingest_partitions: int = Field(
+        default=4,
+        ge=1,
+        le=1024,
+        description="Partitions of the ingest topic, when the aggregator makes it.",
+    )
+    ingest_incarnation: int = Field(
+        default=0,
+        ge=0,
+        lt=1 << 32,
+        description="To be raised by one when the ingest topic was deleted and made anew: "
+        "what it holds then counts as new.",
+    )
     http_host: str = Field(
         default="127.0.0.1",
         description="Address on which a service answers /metrics, /livez and /readyz.",
@@ -171,7 +213,9 @@ class Settings(BaseSettings):
         """Take values from the caller only: `load_settings` knows the other sources and their order."""
         return (init_settings,)
 
-    @field_validator("data_dir", "key_file")
+    @field_validator(
+        "data_dir", "key_file", "kafka_password_file", "kafka_ca_file", "kafka_cert_file", "kafka_key_file"
+    )
     @classmethod
     def _expand_home(cls, value: Path | None) -> Path | None:
         # as log_url does; no shell expands what stands in a file
@@ -181,7 +225,9 @@ class Settings(BaseSettings):
     @classmethod
     def _check_log_url(cls, value: str) -> str:
         if "@" in value:
-            raise ValueError("a log URL takes no user name or password")
+            raise ValueError(
+                "a log URL takes no user name or password: use kafka_username and kafka_password"
+            )
         try:
             parse_address(value)
         except ConfigError as error:
@@ -206,7 +252,9 @@ class Settings(BaseSettings):
     @classmethod
     def _check_group(cls, value: str) -> str:
         check_name("group", value)
-        check_name("topic", topics.refused_ops(value))
+        check_name("topic", topics.refused_ingest(value))
+        if value == topics.DEFAULT_INGEST:
+            raise ValueError(f"{topics.ingest(value)} is the ingest topic of the group 'default'")
         return value
 
     @field_validator("instance_id")
@@ -239,7 +287,7 @@ def shown(name: str, value: object) -> object:
     """Return the value of setting `name` as it may be printed: secrets hidden, paths as text."""
     if value is None:
         return None
-    if name == "key":
+    if name in SECRETS:
         return HIDDEN
     if isinstance(value, str) and name.endswith("_url"):
         return redact_url(value)

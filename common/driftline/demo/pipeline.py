@@ -144,7 +144,13 @@ def _stack(demo: Demo, console: Console) -> Iterator[tuple[Endpoints, str]]:
 
 def _client(endpoints: Endpoints) -> driftline.Client:
     return driftline.Client(
-        driftline.Options(endpoints.log_url, endpoints.redis_url, endpoints.group, endpoints.key)
+        driftline.Options(
+            endpoints.log_url,
+            endpoints.redis_url,
+            endpoints.group,
+            endpoints.key,
+            security=endpoints.security,
+        )
     )
 
 
@@ -172,7 +178,7 @@ async def _audit(endpoints: Endpoints, shards: int) -> Audit:
     keyring = Keyring.parse(endpoints.key)
     connect = functools.partial(RedisConnection.open, endpoints.redis_url)
     names = [_spec(name, table, endpoints, shards).name for name, table in _tables()]
-    async with open_log(endpoints.log_url) as log:
+    async with open_log(endpoints.log_url, endpoints.security) as log:
         audits = [await audit_table(log, connect, keyring, name, shards) for name in names]
     rows, records = sum(each.rows for each in audits), sum(each.records for each in audits)
     if all(each.ok for each in audits):

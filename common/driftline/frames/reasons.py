@@ -32,7 +32,10 @@ class Reason(StrEnum):
     OVERSIZED = "oversized", "more bytes than the table's `max_frame`, or than any frame may have"
 
     # Where it was sent.
-    UNKNOWN_TABLE = "unknown_table", "a frame for another table than the one whose log it is in"
+    UNKNOWN_TABLE = (
+        "unknown_table",
+        "a frame for another table than the one whose log it is in, or a message for none of the group",
+    )
     WRONG_SHARD = "wrong_shard", "a frame for another shard than the one whose partition it is in"
     NO_SPEC = "no_spec", "a frame before the table's spec"
 
@@ -44,10 +47,16 @@ class Reason(StrEnum):
     FOREIGN_IDS = "foreign_ids", "ids that hash to another shard"
     NON_FINITE = "non_finite", "an upsert or a restore-rows with NaN or infinity"
 
+    # Ingest.
+    BAD_MESSAGE = "bad_message", "a message of the ingest topic whose keys, types or ids are wrong"
+
     # Ops.
     BAD_OP = "bad_op", "an op whose body makes no sense"
     BAD_SPEC = "bad_spec", "a table spec that is wrong, or changes what is fixed for a table's life"
-    UNSUPPORTED = "unsupported", "an op that this release does not carry out"
+    UNSUPPORTED = (
+        "unsupported",
+        "an op that this release does not carry out, or a message of another type than JSON may have",
+    )
 
 
 def reference_table() -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from driftline.client.splitting import sum_duplicates
 from driftline.errors import FrameError
 from driftline.frames.events import GRADIENT, Gradient, Origin, Upsert
+from driftline.frames.reasons import Reason
 from driftline.ids import shard_of
 from driftline.ingest.message import Message
 from driftline.shard.spec import TableSpec
@@ -28,11 +29,13 @@ def frames_of(message: Message, spec: TableSpec, origin: Origin) -> list[Gradien
     """
     if message.rows.shape[1] != spec.dim:
         raise FrameError(
-            "wrong_dim", f"rows have {message.rows.shape[1]} numbers, table {spec.name} has {spec.dim}"
+            Reason.WRONG_DIM, f"rows have {message.rows.shape[1]} numbers, table {spec.name} has {spec.dim}"
         )
     foreign = [shard for shard in message.read if shard >= spec.shards]
     if foreign:
-        raise FrameError("bad_message", f"'read_pos' names shard {foreign[0]}, the table has {spec.shards}")
+        raise FrameError(
+            Reason.BAD_MESSAGE, f"'read_pos' names shard {foreign[0]}, the table has {spec.shards}"
+        )
     if message.kind == GRADIENT:
         ids, grads = _summed(message)
         return [
@@ -40,9 +43,7 @@ def frames_of(message: Message, spec: TableSpec, origin: Origin) -> list[Gradien
             for shard, at in _by_shard(ids, spec.shards)
         ]
     ids, rows = _ordered(message)
-    return [
-        Upsert(spec.name, shard, origin, ids[at], rows[at]) for shard, at in _by_shard(ids, spec.shards)
-    ]
+    return [Upsert(spec.name, shard, origin, ids[at], rows[at]) for shard, at in _by_shard(ids, spec.shards)]
 
 
 def _summed(message: Message) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
@@ -51,7 +52,7 @@ def _summed(message: Message) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
     finite = np.isfinite(sums).all(axis=1)
     if not finite.all():
         raise FrameError(
-            "non_finite", f"the sum of the gradients of id {ids[~finite][0]} is not finite in float32"
+            Reason.NON_FINITE, f"the sum of the gradients of id {ids[~finite][0]} is not finite in float32"
         )
     return ids, sums
 
@@ -61,7 +62,7 @@ def _ordered(message: Message) -> tuple[NDArray[np.uint64], NDArray[np.float32]]
     ids = message.ids[order]
     repeated = ids[1:][ids[1:] == ids[:-1]]
     if len(repeated):
-        raise FrameError("duplicate_ids", f"upsert: id {repeated[0]} is given more than once")
+        raise FrameError(Reason.DUPLICATE_IDS, f"upsert: id {repeated[0]} is given more than once")
     return ids, message.rows[order]
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import orjson
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from driftline.client.splitting import as_matrix
 from driftline.errors import FrameError, InputError
 from driftline.frames.events import GRADIENT, UPSERT
+from driftline.frames.reasons import Reason
 from driftline.log import MAX_RECORD_BYTES
 
 MAX_MESSAGE = MAX_RECORD_BYTES
@@ -33,6 +34,7 @@ _DECIMAL = re.compile(r"[0-9]{1,20}")
 _PLURAL = {GRADIENT: ("ids", "grads"), UPSERT: ("ids", "rows")}
 _SINGULAR = {GRADIENT: ("id", "grad"), UPSERT: ("id", "row")}
 _OPTIONAL = {GRADIENT: frozenset({"lr", "read_pos"}), UPSERT: frozenset[str]()}
+_Wanted = TypeVar("_Wanted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +56,17 @@ def parse_message(data: bytes) -> Message:
     than gradient and upsert), `bad_message` (keys, types, ids), `wrong_dim`, `non_finite`.
     """
     if len(data) > MAX_MESSAGE:
-        raise FrameError("oversized", f"{len(data)} bytes, a message has at most {MAX_MESSAGE}")
+        raise FrameError(Reason.OVERSIZED, f"{len(data)} bytes, a message has at most {MAX_MESSAGE}")
     try:
         body = orjson.loads(data)  # refuses NaN, Infinity and nesting deeper than 1024
     except orjson.JSONDecodeError as error:
-        raise FrameError("undecodable", f"not JSON: {error}") from None
+        raise FrameError(Reason.UNDECODABLE, f"not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise FrameError("undecodable", f"a message is a JSON object, this is {_json_type(body)}")
+        raise FrameError(Reason.UNDECODABLE, f"a message is a JSON object, this is {_json_type(body)}")
     table = _of_type(body, "table", str, "a text")
     kind = body.get("type", GRADIENT)
     if kind not in (GRADIENT, UPSERT):
-        raise FrameError("unsupported", f"type {kind!r}: {GRADIENT!r} or {UPSERT!r}")
+        raise FrameError(Reason.UNSUPPORTED, f"type {kind!r}: {GRADIENT!r} or {UPSERT!r}")
     ids, rows = _items(body, kind)
     numbers = _ids(ids)
     return Message(table, kind, numbers, _matrix(rows, len(numbers)), _lr(body), _read_pos(body))
@@ -78,7 +80,7 @@ def _items(body: Mapping[str, object], kind: str) -> tuple[list[object], list[ob
     if unknown:
         also = sorted(_OPTIONAL[kind])
         raise FrameError(
-            "bad_message",
+            Reason.BAD_MESSAGE,
             f"key {min(unknown)!r} does not belong to this {kind}: "
             f"'table', 'type', {id_key!r}, {rows_key!r}{''.join(f', {name!r}' for name in also)}",
         )
@@ -88,7 +90,7 @@ def _items(body: Mapping[str, object], kind: str) -> tuple[list[object], list[ob
 
 def _ids(values: list[object]) -> NDArray[np.uint64]:
     if not values:
-        raise FrameError("bad_message", "'ids' is empty")
+        raise FrameError(Reason.BAD_MESSAGE, "'ids' is empty")
     kinds = set(map(type, values))
     if kinds == {int}:
         numbers = cast("list[int]", values)
@@ -111,30 +113,30 @@ def _decimal(text: str) -> int:
 
 def _bad_id(value: object) -> FrameError:
     return FrameError(
-        "bad_message",
+        Reason.BAD_MESSAGE,
         f"id {_shown(value)} is not a whole number from 0 to 2^64 - 1, as a number or a decimal text",
     )
 
 
 def _matrix(rows: list[object], count: int) -> NDArray[np.float32]:
     if len(rows) != count:
-        raise FrameError("bad_message", f"{count} ids but {len(rows)} rows")
+        raise FrameError(Reason.BAD_MESSAGE, f"{count} ids but {len(rows)} rows")
     if set(map(type, rows)) != {list}:
-        raise FrameError("bad_message", "each row is a list of numbers")
+        raise FrameError(Reason.BAD_MESSAGE, "each row is a list of numbers")
     lists = cast("list[list[object]]", rows)
     widths = set(map(len, lists))
     if len(widths) != 1:
-        raise FrameError("wrong_dim", f"rows have from {min(widths)} to {max(widths)} numbers")
+        raise FrameError(Reason.WRONG_DIM, f"rows have from {min(widths)} to {max(widths)} numbers")
     flat = list(chain.from_iterable(lists))
     others = set(map(type, flat)) - {int, float}
     if others:
         bad = next(value for value in flat if type(value) in others)
-        raise FrameError("bad_message", f"{_shown(bad)} is not a number")
+        raise FrameError(Reason.BAD_MESSAGE, f"{_shown(bad)} is not a number")
     wide = np.array(flat, np.float64).reshape(count, widths.pop())
     try:
         return as_matrix("rows", wide, *wide.shape)
     except InputError as error:
-        raise FrameError("non_finite", str(error)) from None
+        raise FrameError(Reason.NON_FINITE, str(error)) from None
 
 
 def _lr(body: Mapping[str, object]) -> np.float32 | None:
@@ -142,11 +144,11 @@ def _lr(body: Mapping[str, object]) -> np.float32 | None:
     if "lr" not in body:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise FrameError("bad_message", f"'lr' is {_shown(value)}, not a number")
+        raise FrameError(Reason.BAD_MESSAGE, f"'lr' is {_shown(value)}, not a number")
     with np.errstate(over="ignore"):
         rate = np.float32(value)
     if not 0 <= rate < np.inf:
-        raise FrameError("bad_message", f"'lr' is {_shown(value)}, not a finite float32 of at least 0")
+        raise FrameError(Reason.BAD_MESSAGE, f"'lr' is {_shown(value)}, not a finite float32 of at least 0")
     return rate
 
 
@@ -158,16 +160,16 @@ def _read_pos(body: Mapping[str, object]) -> dict[int, int]:
     for shard, at in given.items():
         position = _decimal(at) if isinstance(at, str) else at
         if not _DECIMAL.fullmatch(shard) or type(position) is not int or not 0 <= position <= _MAX_ID:
-            raise FrameError("bad_message", f"'read_pos' has {_shown({shard: at})}: shard to position")
+            raise FrameError(Reason.BAD_MESSAGE, f"'read_pos' has {_shown({shard: at})}: shard to position")
         read[int(shard)] = position
     return read
 
 
-def _of_type[T](body: Mapping[str, object], name: str, kind: type[T], text: str) -> T:
+def _of_type(body: Mapping[str, object], name: str, kind: type[_Wanted], text: str) -> _Wanted:
     value = body.get(name)
     if not isinstance(value, kind):
         found = _json_type(value) if name in body else "missing"
-        raise FrameError("bad_message", f"{name!r} is {text}; here it is {found}")
+        raise FrameError(Reason.BAD_MESSAGE, f"{name!r} is {text}; here it is {found}")
     return value
 
 

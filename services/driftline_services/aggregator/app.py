@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from collections.abc import AsyncIterator
 
 from prometheus_client import CollectorRegistry
 
 from driftline import topics
 from driftline.config import Settings, signing_key
-from driftline.errors import ConfigError
+from driftline.errors import ConfigError, PartitionCountError
 from driftline.frames.headers import Keyring
-from driftline.log import open_log
+from driftline.log import Log, open_log
 from driftline.metrics import SampleCollector
 from driftline.ops.catalogue import Catalogue
 from driftline.rows.connection import RedisConnection
@@ -29,6 +30,8 @@ from driftline_services.aggregator.runner import Limits
 from driftline_services.aggregator.status import Status
 from driftline_services.chassis import ChassisApp, ChassisSettings, make_app
 from driftline_services.chassis.http import Health, serving
+
+_logger = logging.getLogger(__name__)
 
 
 def consumer_group(group: str) -> str:
@@ -45,6 +48,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
     async with open_log(settings.log_url) as log:
         for name in (topics.ops(settings.group), topics.refused_ops(settings.group)):
             await log.create_topic(name, 1)
+        await _create_ingest(log, settings)
 
         async def on_table(spec: TableSpec) -> None:
             await app.chassis.subscribe([topics.gradients(spec.name)])
@@ -55,11 +59,13 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             flush_bytes=settings.flush_bytes,
             publish_window=settings.publish_window,
         )
-        aggregator = Aggregator(settings.group, log, connect, keyring, catalogue, limits)
+        aggregator = Aggregator(
+            settings.group, log, connect, keyring, catalogue, limits, settings.ingest_incarnation
+        )
         app = make_app(
             consumer_group(settings.group),
             settings.log_url,
-            [topics.ops(settings.group)],
+            [topics.ops(settings.group), topics.ingest(settings.group)],
             aggregator,
             instance_id=settings.instance_id,
             settings=_chassis_settings(settings),
@@ -84,6 +90,16 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await catalogue.close()
+            await aggregator.ingest.close()
+
+
+async def _create_ingest(log: Log, settings: Settings) -> None:
+    await log.create_topic(topics.refused_ingest(settings.group), 1)
+    topic = topics.ingest(settings.group)
+    try:
+        await log.create_topic(topic, settings.ingest_partitions)
+    except PartitionCountError:  # any number will do: each partition is a producer of its own
+        _logger.info("topic %s has another number of partitions than ingest_partitions", topic)
 
 
 def _chassis_settings(settings: Settings) -> ChassisSettings:

@@ -1,4 +1,4 @@
-"""The aggregator: one runner per shard it owns, and the router where it owns the ops log.
+"""The aggregator: one runner per shard it owns, and routers for what it owns of the ops and ingest topics.
 
 Invariant: a shard is in exactly one of three conditions: running; stopped with a
 reason that a person must read; or being taken over again after a lost fence. A
@@ -14,13 +14,14 @@ import uuid
 from collections.abc import Mapping
 
 from driftline import topics
-from driftline.errors import FenceLostError, StateError
+from driftline.errors import FenceLostError, PositionError, StateError
 from driftline.frames.headers import Keyring
 from driftline.log import Log
 from driftline.ops.catalogue import Catalogue
 from driftline.rows.connection import Connect
 from driftline.rows.layout import ShardKeys
 from driftline.rows.shard_store import ShardStore, read_fields
+from driftline_services.aggregator.ingest import IngestRouter
 from driftline_services.aggregator.router import Router, resume_offset
 from driftline_services.aggregator.runner import Limits, ShardRunner
 from driftline_services.chassis import Batch, Flow, TopicPartition
@@ -30,21 +31,31 @@ _GRADIENTS = ".gradients"
 
 
 class Aggregator:
-    """Handler of the gradients topics and the ops topic of one group."""
+    """Handler of the gradients topics, the ops topic and the ingest topic of one group."""
 
     def __init__(
-        self, group: str, log: Log, connect: Connect, keyring: Keyring, catalogue: Catalogue, limits: Limits
+        self,
+        group: str,
+        log: Log,
+        connect: Connect,
+        keyring: Keyring,
+        catalogue: Catalogue,
+        limits: Limits,
+        ingest_incarnation: int = 0,
     ) -> None:
         self._group, self._log, self._connect, self._keyring = group, log, connect, keyring
         self._catalogue, self._limits, self._share = catalogue, limits, limits
         self._router = Router(log, group, keyring, catalogue.tables)
+        self.ingest = IngestRouter(group, log, keyring, catalogue, connect, ingest_incarnation)
         self._name = uuid.uuid4().hex
         self._takeovers = 0
         self._flow: Flow | None = None
         self._watches: dict[TopicPartition, asyncio.Task[None]] = {}
         self.runners: dict[TopicPartition, ShardRunner] = {}
         self.stopped: dict[TopicPartition, StateError] = {}
-        self.assigned: frozenset[TopicPartition] | None = None  # shards; None before the first time
+        self.assigned: frozenset[TopicPartition] | None = (
+            None  # shards and ingest; None before the first time
+        )
         self.fence_losses = 0
 
     def bind(self, flow: Flow) -> None:
@@ -53,7 +64,8 @@ class Aggregator:
     async def load(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
         self.runners, self.stopped = {}, {}
         self.assigned = frozenset(tp for tp in partitions if tp.topic != topics.ops(self._group))
-        self._share = self._limits.shared_by(max(1, len(partitions) - 1))
+        shards = sum(not self._is_ingest(tp) for tp in self.assigned)
+        self._share = self._limits.shared_by(max(1, shards))
         starts = await asyncio.gather(*(self._begin(tp) for tp in sorted(partitions)))
         return {tp: start for tp, start in zip(sorted(partitions), starts, strict=True) if start is not None}
 
@@ -62,6 +74,10 @@ class Aggregator:
             for record in batch.records:
                 await self._catalogue.note(record)
                 await self._router.forward(record)
+            self._running.hint(batch.tp, batch.next)
+            return
+        if self._is_ingest(batch.tp):
+            await self.ingest.forward(batch)
             self._running.hint(batch.tp, batch.next)
             return
         runner = self.runners[batch.tp]
@@ -93,6 +109,8 @@ class Aggregator:
     async def _begin(self, tp: TopicPartition) -> int | None:
         if tp.topic == topics.ops(self._group):
             return await self._router_start()
+        if self._is_ingest(tp):
+            return await self._ingest_start(tp)
         table = table_of(tp)
         self._takeovers += 1
         owner = f"{self._name}:{self._takeovers}".encode()
@@ -125,6 +143,13 @@ class Aggregator:
         start = resume_offset(self._catalogue.tables, seen)
         return begin if start is None else max(start, begin)
 
+    async def _ingest_start(self, tp: TopicPartition) -> int | None:
+        try:
+            return await self.ingest.start(tp.partition)
+        except PositionError as error:
+            self._stop(tp, error)
+            return None
+
     async def _watch(self, tp: TopicPartition, runner: ShardRunner) -> None:
         """Take the shard over again after a lost fence; crash the worker on anything else."""
         error = await runner.failure()
@@ -148,6 +173,16 @@ class Aggregator:
         self.stopped[tp] = error
         self._running.hold(tp)
 
+    def applied(self, tp: TopicPartition) -> int | None:
+        """Return the next offset of a partition, None while it has not been taken over."""
+        if self._is_ingest(tp):
+            return self.ingest.positions.get(tp.partition)
+        runner = self.runners.get(tp)
+        return runner.progress.applied if runner else None
+
+    def _is_ingest(self, tp: TopicPartition) -> bool:
+        return tp.topic == topics.ingest(self._group)
+
     @property
     def _running(self) -> Flow:
         assert self._flow is not None, "the chassis binds its flow before anything else"
@@ -155,7 +190,7 @@ class Aggregator:
 
 
 def table_of(tp: TopicPartition) -> str:
-    """Return the table whose gradients topic this is."""
+    """Return the table whose gradients topic this is; of the ingest topic, its name."""
     return tp.topic.removesuffix(_GRADIENTS)
 
 

@@ -23,7 +23,7 @@ from driftline.errors import FrameError
 from driftline.frames.events import RESTORE_ROWS, Delete, Op, read_event
 from driftline.frames.headers import Keyring
 from driftline.frames.states import Marker, States
-from driftline.ids import lsn
+from driftline.ids import lsn, shard_of
 from driftline.log import Log, Record
 from driftline.rows.layout import RowLayout
 from driftline.rows.shard_store import ShardStore
@@ -37,6 +37,7 @@ from driftline_services.aggregator.takeover import check_log
 from driftline_services.aggregator.updates import Updates
 
 _Result = TypeVar("_Result")
+_NO_IDS = np.empty(0, np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,32 +207,34 @@ class ShardRunner:
     async def _publish_again(self, records: Sequence[Record]) -> None:
         """Publish the rows that committed records name, as Redis holds them now.
 
-        Their states may not have been acknowledged to the owner before.
+        Their states may not have been acknowledged to the owner before. A record may have been
+        refused and name anything: hence ids of this shard only, and for what is absent the LSN of
+        the last committed record, at which it is absent for certain.
         """
-        named: list[NDArray[np.uint64]] = []
-        deleted: dict[int, int] = {}
+        spec, named, deleted = self._shard.spec, [_NO_IDS], [_NO_IDS]
         for record in records:
             try:
                 event = read_event(record.value, limit=MAX_FRAME)
             except FrameError:
                 continue  # it is a dead letter already
             if isinstance(event, Delete):
-                at = lsn(self._shard.position.gen, record.offset)
-                deleted.update(dict.fromkeys(event.ids.tolist(), at))
+                deleted.append(event.ids)
             if not isinstance(event, Op) or event.kind == RESTORE_ROWS:
                 named.append(event.ids)
-        if named:
-            await self._updates.write(await self._stored_states(np.unique(np.concatenate(named)), deleted))
+        ids = np.unique(np.concatenate(named))
+        if spec is not None and len(ids):
+            mine = ids[shard_of(ids, spec.shards) == self._index]
+            await self._updates.write(await self._stored_states(mine, np.concatenate(deleted)))
         await self._updates.jump(records[-1].offset + 1)
         self._work.set()
 
-    async def _stored_states(self, ids: NDArray[np.uint64], deleted: dict[int, int]) -> States:
+    async def _stored_states(self, ids: NDArray[np.uint64], deleted: NDArray[np.uint64]) -> States:
         missing = self._shard.missing(ids)
         if len(missing):
             self._shard.cache.enter(await self._store.fetch(self._layout(), missing))
         states = self._shard.states_of(ids)
-        gone = np.array([deleted.get(row, 0) for row in ids.tolist()], np.uint64)
-        at = np.where(states.lsn == 0, gone, states.lsn)
+        last = np.uint64(lsn(self._shard.position.gen, self._shard.position.next - 1))
+        at = np.where((states.lsn == 0) & np.isin(ids, deleted), last, states.lsn)
         keep = at != 0  # absent, and no delete says since when: refused or skipped, nobody has it
         return States(
             states.table,

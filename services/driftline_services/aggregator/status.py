@@ -53,12 +53,10 @@ class Status:
             yield from shard_samples(table_of(tp), tp.partition, self._figures(tp, runner), time.time())
 
     def _health(self, tp: TopicPartition) -> ShardHealth:
-        runner = self._aggregator.runners.get(tp)
-        stopped = self._aggregator.stopped.get(tp)
-        applied = runner.progress.applied if runner else 0
-        failure = str(stopped) if stopped else None
+        stopped, applied = self._aggregator.stopped.get(tp), self._aggregator.applied(tp)
+        failure, at = str(stopped) if stopped else None, applied or 0
         return ShardHealth(
-            table_of(tp), tp.partition, runner is not None, applied, self._ends.get(tp, applied), failure
+            table_of(tp), tp.partition, applied is not None, at, self._ends.get(tp, at), failure
         )
 
     def _figures(self, tp: TopicPartition, runner: ShardRunner) -> ShardFigures:

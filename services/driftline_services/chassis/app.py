@@ -20,6 +20,7 @@ from faust.types.transports import ConductorT, TransportT
 
 from driftline.errors import ConfigError
 from driftline.log.address import KafkaAddress, LocalAddress, parse_address
+from driftline.log.security import OPEN, KafkaSecurity
 from driftline_services.chassis.core import Chassis
 from driftline_services.chassis.handler import Handler
 from driftline_services.chassis.kafka import KafkaTransport
@@ -100,13 +101,14 @@ def make_app(
     handler: Handler,
     *,
     instance_id: str | None = None,
+    security: KafkaSecurity = OPEN,
     settings: ChassisSettings | None = None,
 ) -> ChassisApp:
     """Return an app that feeds `handler` from `topics` of the log at `url`, as a member of `group`.
 
     Call it inside the event loop that will run the app. `instance_id` makes the
     member static (Kafka): back under its id within the session time-out, it
-    causes no rebalance. Topics may be missing yet, and may be added later
+    causes no rebalance. `security` is how a Kafka cluster is connected to. Topics may be missing yet, and may be added later
     (`app.chassis.subscribe`). Raises ConfigError for a malformed URL or an empty group.
     """
     if not group:
@@ -118,6 +120,7 @@ def make_app(
         url=url,
         chassis=Chassis(handler, topics, chosen),
         broker=_broker(address),
+        broker_credentials=_credentials(security) if isinstance(address, KafkaAddress) else None,
         store="memory://",
         web_enabled=False,
         topic_disable_leader=True,
@@ -143,3 +146,15 @@ def _broker(address: KafkaAddress | LocalAddress) -> list[str]:
     if isinstance(address, KafkaAddress):
         return [f"kafka://{server}" for server in address.servers]
     return ["local://log"]  # only the scheme matters to Faust: the transport opens the log by the app's URL
+
+
+def _credentials(security: KafkaSecurity) -> faust.auth.Credentials | None:
+    context = security.ssl_context()
+    if security.uses_sasl:
+        return faust.SASLCredentials(
+            username=security.username,
+            password=security.password,
+            mechanism=security.sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context is not None else None
