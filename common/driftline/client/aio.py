@@ -220,7 +220,7 @@ class AsyncTable:
         self._client, self.spec = client, spec
         self._topic = topics.gradients(spec.name)
         sender = Sender(spec, producer, options.producer_epoch)
-        self.pending = Pending(sender, options.gradient_dtype)
+        self.pending = Pending(sender, options.gradient_dtype, named=options.producer is not None)
 
     async def get(
         self, ids: ArrayLike, *, on_missing: str = INIT, read_your_writes: bool = False, timeout: float = 30.0
@@ -285,14 +285,19 @@ class AsyncTable:
         rows: ArrayLike,
         *,
         state: ArrayLike | None = None,
+        step: int | None = None,
         traceparent: str | None = None,
     ) -> None:
         """Queue explicit rows; their optimizer state starts anew unless given. Raises InputError."""
-        await self._client.publisher.put(self._topic, self.pending.upsert(ids, rows, state, traceparent))
+        await self._client.publisher.put(
+            self._topic, self.pending.upsert(ids, rows, state, traceparent, step)
+        )
 
-    async def delete(self, ids: ArrayLike, *, traceparent: str | None = None) -> None:
+    async def delete(
+        self, ids: ArrayLike, *, step: int | None = None, traceparent: str | None = None
+    ) -> None:
         """Queue the removal of rows; a later gradient gives birth anew. Raises InputError."""
-        await self._client.publisher.put(self._topic, self.pending.delete(ids, traceparent))
+        await self._client.publisher.put(self._topic, self.pending.delete(ids, traceparent, step))
 
     async def flush(self) -> None:
         """Return when everything pushed is acknowledged by the log."""

@@ -37,11 +37,11 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 class Pending:
     """One producer's hand on one table."""
 
-    def __init__(self, sender: Sender, gradient_dtype: str = "F32") -> None:
+    def __init__(self, sender: Sender, gradient_dtype: str = "F32", *, named: bool = False) -> None:
         if gradient_dtype not in GRADIENT_KINDS:
             raise InputError(f"gradient dtype {gradient_dtype!r}: one of {', '.join(GRADIENT_KINDS)}")
         self._sender, self._dtype = sender, gradient_dtype
-        self._sequence = Sequence()
+        self._sequence = Sequence(named=named)
         self._oldest_read: dict[int, int] = {}
 
     def note_read(self, rows: Rows) -> None:
@@ -74,7 +74,12 @@ class Pending:
         return self._records(frames, traceparent)
 
     def upsert(
-        self, ids: ArrayLike, rows: ArrayLike, state: ArrayLike | None, traceparent: str | None = None
+        self,
+        ids: ArrayLike,
+        rows: ArrayLike,
+        state: ArrayLike | None,
+        traceparent: str | None = None,
+        step: int | None = None,
     ) -> list[tuple[int, Outgoing]]:
         """Return the frames of an upsert. Raises InputError, also for duplicate ids."""
         wanted = as_ids(ids)
@@ -82,13 +87,15 @@ class Pending:
         spec = self._sender.spec
         matrix = as_matrix("rows", rows, len(wanted), spec.dim)[order]
         given = None if state is None else as_matrix("state", state, len(wanted), spec.state_size)[order]
-        self._sequence.more()
+        self._sequence.more(step)
         frames = upsert_frames(self._sender, self._sequence, wanted[order], matrix, given)
         return self._records(frames, traceparent)
 
-    def delete(self, ids: ArrayLike, traceparent: str | None = None) -> list[tuple[int, Outgoing]]:
+    def delete(
+        self, ids: ArrayLike, traceparent: str | None = None, step: int | None = None
+    ) -> list[tuple[int, Outgoing]]:
         """Return the frames of a delete; duplicates and unknown ids are fine. Raises InputError."""
-        self._sequence.more()
+        self._sequence.more(step)
         frames = delete_frames(self._sender, self._sequence, np.unique(as_ids(ids)))
         return self._records(frames, traceparent)
 

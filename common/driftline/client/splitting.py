@@ -75,15 +75,21 @@ def sum_duplicates(
 
 
 class Sequence:
-    """Sequence numbers of one producer on one table."""
+    """Sequence numbers of one producer on one table.
 
-    def __init__(self) -> None:
+    A producer with a name of its own (`named`) must say its steps: counted from 0 again after
+    a restart, everything it sends would look sent before and change nothing.
+    """
+
+    def __init__(self, *, named: bool = False) -> None:
+        self._named = named
         self._step = -1
         self._part = 0
 
     def begin(self, step: int | None) -> None:
         """Start `step`, or the next one. Raises RepeatedStepError if it does not rise."""
         if step is None:
+            self._check_named("push")
             step = self._step + 1
         if not 0 <= step <= MAX_STEP:
             raise InputError(f"step {step} is not a whole number from 0 to 2^48 - 1")
@@ -93,9 +99,19 @@ class Sequence:
             )
         self._step, self._part = step, 0
 
-    def more(self) -> None:
-        """Go on within the step, for what is sent besides gradients; the first is step 0."""
-        self._step = max(self._step, 0)
+    def more(self, step: int | None) -> None:
+        """Start `step` for what is sent besides gradients, or go on within the last one."""
+        if step is not None:
+            self.begin(step)
+        elif self._step < 0:
+            self._check_named("upsert or delete before the first push")
+            self._step = 0
+
+    def _check_named(self, call: str) -> None:
+        if self._named:
+            raise InputError(
+                f"{call}: this producer has a name, so give step=, a number that never goes back"
+            )
 
     def take(self, parts: int) -> int:
         """Return the first of `parts` sequence numbers in a row."""

@@ -175,14 +175,15 @@ class Table:
         rows: ArrayLike,
         *,
         state: ArrayLike | None = None,
+        step: int | None = None,
         traceparent: str | None = None,
     ) -> None:
         """Queue explicit rows: see `AsyncTable.upsert`."""
-        self._client.run(self._table.upsert(ids, rows, state=state, traceparent=traceparent))
+        self._client.run(self._table.upsert(ids, rows, state=state, step=step, traceparent=traceparent))
 
-    def delete(self, ids: ArrayLike, *, traceparent: str | None = None) -> None:
+    def delete(self, ids: ArrayLike, *, step: int | None = None, traceparent: str | None = None) -> None:
         """Queue the removal of rows: see `AsyncTable.delete`."""
-        self._client.run(self._table.delete(ids, traceparent=traceparent))
+        self._client.run(self._table.delete(ids, step=step, traceparent=traceparent))
 
     def flush(self) -> None:
         """Return when everything pushed is acknowledged by the log."""

@@ -151,7 +151,8 @@ def _op(kind: str, table: str, shard: int, origin: Origin, frame: Frame) -> Op:
         raise FrameError(Reason.UNDECODABLE, f"op {meta['op']} does not match seq {origin.seq}")
     try:
         body = orjson.loads(_text(meta, "body"))
-    except orjson.JSONDecodeError as error:
+        orjson.dumps(body)  # refuses what nests too deep to be written to Redis or to updates
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise FrameError(Reason.UNDECODABLE, f"body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise FrameError(Reason.UNDECODABLE, "body is not a JSON object")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 _NAMES = {np.dtype("u1"): "U8", np.dtype("<u4"): "U32", np.dtype("<u8"): "U64"}
 _NAMES |= {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32"}
 _ENTRY = {"dtype", "shape", "data_offsets"}
+_shown = reprlib.repr  # of what a sender wrote: however long or deep it is, a message stays short
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 Array = NDArray[Any]
@@ -126,9 +128,13 @@ def _tensors(data: bytes, base: int, spans: list[_Span]) -> dict[str, Array]:
     offset = 0
     for name, begin, end, kind, shape in spans:
         if begin != offset:
-            raise FrameError(Reason.UNDECODABLE, f"tensor {name!r} starts at {begin}, expected {offset}")
+            raise FrameError(
+                Reason.UNDECODABLE, f"tensor {_shown(name)} starts at {begin}, expected {offset}"
+            )
         if base + end > len(data):
-            raise FrameError(Reason.TRUNCATED, f"tensor {name!r} ends at {base + end} of {len(data)} bytes")
+            raise FrameError(
+                Reason.TRUNCATED, f"tensor {_shown(name)} ends at {base + end} of {len(data)} bytes"
+            )
         dtype = DTYPES[kind]
         flat = np.frombuffer(data, dtype=dtype, count=(end - begin) // dtype.itemsize, offset=base + begin)
         if kind == "BF16":
@@ -146,19 +152,21 @@ def _tensors(data: bytes, base: int, spans: list[_Span]) -> dict[str, Array]:
 
 def _entry(name: str, entry: object) -> _Span:
     if not isinstance(entry, dict) or entry.keys() != _ENTRY:
-        raise FrameError(Reason.UNDECODABLE, f"tensor {name!r} needs exactly dtype, shape and data_offsets")
+        raise FrameError(
+            Reason.UNDECODABLE, f"tensor {_shown(name)} needs exactly dtype, shape and data_offsets"
+        )
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(kind, str) or kind not in DTYPES:
         raise FrameError(
-            Reason.UNDECODABLE, f"tensor {name!r} has dtype {kind!r}; known: {', '.join(DTYPES)}"
+            Reason.UNDECODABLE, f"tensor {_shown(name)} has dtype {_shown(kind)}; known: {', '.join(DTYPES)}"
         )
     if not _naturals(shape) or len(shape) > 2 or any(side >= _SIDE_LIMIT for side in shape):
-        raise FrameError(Reason.UNDECODABLE, f"tensor {name!r} has shape {shape!r}")
+        raise FrameError(Reason.UNDECODABLE, f"tensor {_shown(name)} has shape {_shown(shape)}")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise FrameError(Reason.UNDECODABLE, f"tensor {name!r} has data_offsets {offsets!r}")
+        raise FrameError(Reason.UNDECODABLE, f"tensor {_shown(name)} has data_offsets {_shown(offsets)}")
     if math.prod(shape) * DTYPES[kind].itemsize != offsets[1] - offsets[0]:
         raise FrameError(
-            Reason.UNDECODABLE, f"tensor {name!r}: shape {shape} of {kind} does not fill {offsets}"
+            Reason.UNDECODABLE, f"tensor {_shown(name)}: shape {shape} of {kind} does not fill {offsets}"
         )
     return name, offsets[0], offsets[1], kind, tuple(shape)
 

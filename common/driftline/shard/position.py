@@ -98,7 +98,7 @@ class Position:
             for key, value in fields.items():
                 if key.startswith(b"q:"):
                     position.quarantined[key[2:]] = int(value)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, IndexError) as error:
             raise PositionError(f"the stored position is damaged: {error!r}") from None
         return position
 

@@ -58,7 +58,7 @@ class TableSpec:
 
     def __post_init__(self) -> None:
         for label, name in (("table name", self.name), ("group", self.group)):
-            if not _NAME.fullmatch(str(name)):
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise ConfigError(f"{label} {name!r}: 1 to 100 letters, digits, '_' or '-'")
         _whole("dim", self.dim, 1, 8192)
         _whole("shards", self.shards, 1, 4096)

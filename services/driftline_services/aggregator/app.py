@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from prometheus_client import CollectorRegistry
 
 from driftline import topics
-from driftline.config import Settings, signing_key
+from driftline.config import Settings, kafka_security, signing_key
 from driftline.errors import ConfigError, PartitionCountError
 from driftline.frames.headers import Keyring
 from driftline.log import Log, open_log
@@ -28,7 +28,7 @@ from driftline.stack.run_file import redis_url
 from driftline_services.aggregator.core import Aggregator
 from driftline_services.aggregator.runner import Limits
 from driftline_services.aggregator.status import Status
-from driftline_services.chassis import ChassisApp, ChassisSettings, make_app
+from driftline_services.chassis import ChassisApp, ChassisSettings, make_app, patiently
 from driftline_services.chassis.http import Health, serving
 
 _logger = logging.getLogger(__name__)
@@ -45,9 +45,12 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
     check_machine()
     keyring = Keyring.parse(signing_key(settings))
     connect = functools.partial(RedisConnection.open, redis_url(settings))
-    async with open_log(settings.log_url) as log:
+    security = kafka_security(settings)
+    log = open_log(settings.log_url, security)
+    await patiently("connecting to the log", log.start)
+    async with log:
         for name in (topics.ops(settings.group), topics.refused_ops(settings.group)):
-            await log.create_topic(name, 1)
+            await patiently(f"creating topic {name}", functools.partial(log.create_topic, name, 1))
         await _create_ingest(log, settings)
 
         async def on_table(spec: TableSpec) -> None:
@@ -68,12 +71,13 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             [topics.ops(settings.group), topics.ingest(settings.group)],
             aggregator,
             instance_id=settings.instance_id,
+            security=security,
             settings=_chassis_settings(settings),
         )
         status = Status(aggregator, log)
         registry = CollectorRegistry()
         registry.register(SampleCollector(status.samples))
-        await catalogue.catch_up()
+        await patiently("reading the ops log", catalogue.catch_up)
         tasks = [
             asyncio.create_task(catalogue.follow(), name="catalogue"),
             asyncio.create_task(status.follow(), name="status"),

@@ -108,8 +108,9 @@ def make_app(
 
     Call it inside the event loop that will run the app. `instance_id` makes the
     member static (Kafka): back under its id within the session time-out, it
-    causes no rebalance. `security` is how a Kafka cluster is connected to. Topics may be missing yet, and may be added later
-    (`app.chassis.subscribe`). Raises ConfigError for a malformed URL or an empty group.
+    causes no rebalance. `security` is how a Kafka cluster is connected to. Topics may be
+    missing yet, and may be added later (`app.chassis.subscribe`). Raises ConfigError for a
+    malformed URL, an empty group, or a certificate that cannot be used.
     """
     if not group:
         raise ConfigError("the consumer group has no name; give one per service and deployment")

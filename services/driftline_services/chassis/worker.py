@@ -15,10 +15,12 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+from driftline.errors import ConfigError
 from driftline_services.chassis.app import ChassisApp
 from driftline_services.chassis.settings import ChassisSettings
 
 logger = logging.getLogger(__name__)
+REPEAT_AFTER = 30.0  # seconds until a library may say the same again
 
 QUIET_LOGGERS = (
     "faust",
@@ -73,11 +75,15 @@ def run_worker(
     """Run the app that `build` makes until SIGINT or SIGTERM; return the exit status.
 
     `build` is entered inside the event loop, so what the handler needs (a log, a
-    store) opens around the app and closes after it. A second signal has its default effect.
+    store) opens around the app and closes after it; a signal ends it there too. A second
+    signal has its default effect.
     """
     quiet_logging(log_level)
     try:
         asyncio.run(_main(build))
+    except ConfigError as error:  # for whoever deploys: where it was raised says nothing more
+        logger.error("the worker cannot run: %s", error)
+        return 1
     except Exception:
         logger.exception("the worker stopped on an error")
         return 1
@@ -89,20 +95,28 @@ async def _main(build: Callable[[], AbstractAsyncContextManager[ChassisApp]]) ->
     loop = asyncio.get_running_loop()
     settings = ChassisSettings()  # until the app is there
     bomb = ExitTimer()
+    building = asyncio.current_task()  # None once the app is there
 
     def ask() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
         bomb.light(settings.drain_timeout + settings.exit_timeout)
         stop.set()
+        if building is not None:
+            building.cancel()  # it may be waiting for a broker that never comes
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ask)
     try:
         async with build() as app:
+            building = None
             settings = app.chassis.settings
             app.chassis.on_error(lambda _: bomb.light(settings.exit_timeout))
             await serve(app, stop)
+    except asyncio.CancelledError:
+        if building is None or not stop.is_set():
+            raise
+        logger.info("stopped before it was ready")
     finally:
         bomb.defuse()
 
@@ -125,7 +139,30 @@ class ExitTimer:
 
 
 def quiet_logging(level: int = logging.INFO) -> None:
-    """Log to stderr; what Faust and aiokafka say only from WARNING on."""
+    """Log to stderr; what Faust and aiokafka say only from WARNING on, and not over and over."""
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(OnceInAWhile("aiokafka", REPEAT_AFTER))
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class OnceInAWhile(logging.Filter):
+    """Lets each message of a library through once in so many seconds, whatever its arguments.
+
+    aiokafka tells of a broker that is away at every attempt, several times a second.
+    """
+
+    def __init__(self, library: str, seconds: float) -> None:
+        super().__init__()
+        self._library, self._seconds = library, seconds
+        self._told: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] != self._library:
+            return True
+        message = (record.name, str(record.msg))
+        if record.created - self._told.get(message, -self._seconds) < self._seconds:
+            return False
+        self._told[message] = record.created
+        return True

@@ -1,0 +1,318 @@
+"""The shard as a state machine: same log, same bits, however it was cut, cached or interrupted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from driftline.errors import StateError
+from driftline.frames.events import Event
+from driftline.frames.states import GRADIENT_CAUSE, RESTORE_CAUSE, TOMBSTONE, UPSERT_CAUSE
+from driftline.ids import lsn
+from driftline.log.base import Record
+from driftline.shard.cache import RowBlock
+from driftline.shard.machine import Delta, Shard
+from driftline.shard.numerics import initial_rows
+from driftline.shard.position import Position
+from tests.support.samples import (
+    KEYRING,
+    MINE,
+    TABLE,
+    P,
+    Q,
+    born,
+    delete,
+    f32,
+    feed,
+    gradient,
+    log_of,
+    op,
+    record,
+    restore_rows,
+    rows_of,
+    spec_op,
+    take,
+    u64,
+    upsert,
+)
+
+A, B, C = MINE[:3]
+ADAGRAD = replace(TABLE, optimizer={"kind": "rowwise_adagrad", "lr": 0.5})
+
+
+class FakeStore:
+    """What Redis holds after the deltas committed to it."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, tuple[bytes, bytes, int, int]] = {}
+        self.fields: dict[bytes, bytes] = Position().fields()
+
+    def commit(self, delta: Delta) -> None:
+        states = delta.states
+        for at, row in enumerate(states.ids.tolist()):
+            if states.flags[at] & TOMBSTONE:
+                self.rows.pop(row, None)
+            else:
+                self.rows[row] = (
+                    states.rows[at].tobytes(),
+                    states.state[at].tobytes(),
+                    int(states.lsn[at]),
+                    int(states.ordinals[at]),
+                )
+        self.fields |= delta.fields
+        for name in delta.removed:
+            self.fields.pop(name, None)
+
+    def fetch(self, ids: list[int], dim: int, size: int) -> RowBlock:
+        found = [self.rows.get(row) for row in ids]
+        blank = (bytes(4 * dim), bytes(4 * size), 0, 0)
+        filled = [row or blank for row in found]
+        return RowBlock(
+            u64(ids),
+            np.array([row is not None for row in found], bool),
+            np.frombuffer(b"".join(row[0] for row in filled), "<f4").reshape(-1, dim),
+            np.frombuffer(b"".join(row[1] for row in filled), "<f4").reshape(len(ids), size),
+            u64([row[2] for row in filled]),
+            np.array([row[3] for row in filled], np.uint32),
+        )
+
+
+def drive(shard: Shard, store: FakeStore, records: list[Record]) -> None:
+    """Apply `records` as the runner does: fetch what is missing, apply ops behind everything else."""
+    while records:
+        plan = shard.screen(records)
+        fetched = None
+        if len(plan.missing):
+            assert shard.spec is not None
+            fetched = store.fetch(plan.missing.tolist(), shard.spec.dim, shard.spec.state_size)
+        shard.apply(plan, fetched)
+        if plan.op is not None:
+            missing = shard.missing(plan.op.op.ids).tolist() if len(plan.op.op.ids) else []
+            if missing:
+                assert shard.spec is not None
+                shard.cache.enter(store.fetch(missing, shard.spec.dim, shard.spec.state_size))
+            shard.apply_op(plan.op)
+        records = records[plan.consumed :]
+
+
+SUBSETS = st.lists(st.sampled_from(MINE[:6]), unique=True, max_size=4).map(sorted)
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Record]:
+    """Return a log with gradients, upserts, deletes, repeats, rejects, ops and jumps of time."""
+    events: list[Event | bytes] = [spec_op(ADAGRAD)]
+    seqs, number = {P: 0, Q: 0}, 1
+    for _ in range(draw(st.integers(0, 25))):
+        producer = draw(st.sampled_from([P, Q]))
+        seqs[producer] += draw(st.sampled_from([0, 1, 1, 1]))
+        seq, ids = seqs[producer], draw(SUBSETS)
+        value = draw(st.sampled_from([1.0, -0.5, 3e38]))
+        match draw(st.sampled_from("gggguud!brs")):
+            case "g":
+                read_pos = draw(st.none() | st.integers(lsn(1, 0), lsn(1, 30)))
+                events.append(gradient(ids, seq, value=value, producer=producer, read_pos=read_pos))
+            case "u":
+                events.append(upsert(ids, seq, value=value, producer=producer))
+            case "d":
+                events.append(delete(ids, seq, producer=producer))
+            case "!":
+                events.append(draw(st.sampled_from([b"garbage", gradient(ids[::-1] + [A], seq)])))
+            case "b":
+                number += 1
+                events.append(op("barrier", number))
+            case "r":
+                number += 1
+                events.append(restore_rows(ids, number, value=value, table=ADAGRAD))
+            case _:
+                number += 1
+                rate = draw(st.sampled_from([0.5, 0.25]))
+                table = replace(ADAGRAD, optimizer={"kind": "rowwise_adagrad", "lr": rate})
+                events.append(spec_op(table, number))
+    stamps = np.cumsum([draw(st.sampled_from([0, 1, 400, 1500])) for _ in events]).tolist()
+    return [record(event, at, at=1000 + stamps[at]) for at, event in enumerate(events)]
+
+
+@settings(max_examples=120, deadline=None)
+@given(logs(), st.data())
+def test_batching_caching_and_crashes_leave_no_trace(records: list[Record], data: st.DataObject) -> None:
+    whole = Shard("items", 0, KEYRING)
+    feed(whole, records)
+    store, shard = FakeStore(), Shard("items", 0, KEYRING)
+    at = 0
+    while at < len(records):
+        step = data.draw(st.integers(1, 6), label="batch")
+        drive(shard, store, records[at : at + step])
+        at += step
+        match data.draw(st.sampled_from(["go on", "commit", "trim", "crash"])):
+            case "commit":
+                store.commit(take(shard))
+            case "trim":
+                store.commit(take(shard))
+                shard.cache.trim(0)
+            case "crash":
+                shard = Shard("items", 0, KEYRING, Position.from_fields(store.fields))
+                at = shard.position.next
+            case _:
+                pass
+    store.commit(take(shard))
+    assert store.rows == rows_of(whole)
+    assert store.fields == whole.position.fields()
+    assert shard.position.snapshot()[0] == whole.position.snapshot()[0]
+
+
+def test_a_first_gradient_gives_birth_from_the_initial_row() -> None:
+    shard = born()
+    feed(shard, [record(gradient([A], 1, value=1.0), 1)])
+    (row, state, at, ordinal) = rows_of(shard)[A]
+    expected = initial_rows(u64([A]), 2, 1, np.float32(0.1)) - np.float32(0.5)
+    assert (row, state, at, ordinal) == (expected.tobytes(), b"", lsn(1, 1), 0)
+    assert (shard.position.rows, shard.position.ord) == (1, 1)
+
+
+def test_ordinals_follow_the_log_and_are_never_given_twice() -> None:
+    shard = born()
+    feed(shard, log_of([gradient([B], 1), gradient([A, B], 2), delete([B], 3), gradient([B, C], 4)])[1:])
+    assert {row: values[3] for row, values in rows_of(shard).items()} == {A: 1, B: 2, C: 3}
+    assert (shard.position.rows, shard.position.ord) == (3, 4)
+
+
+def test_births_within_one_batch_take_ordinals_in_log_order_across_waves() -> None:
+    shard = born()
+    feed(shard, log_of([gradient([B], 1), gradient([B], 2), gradient([A], 3), gradient([A, C], 4)])[1:])
+    assert {row: values[3] for row, values in rows_of(shard).items()} == {B: 0, A: 1, C: 2}
+
+
+def test_a_row_whose_result_is_not_finite_is_skipped_with_its_birth() -> None:
+    shard = born(ADAGRAD)
+    plan = shard.screen(log_of([gradient([A, B], 1, value=3e38), gradient([B], 2, value=1.0)])[1:])
+    shard.apply(plan, None)
+    assert plan.counts["nonfinite"] == 2
+    assert {row: values[3] for row, values in rows_of(shard).items()} == {B: 0}
+
+
+def test_an_upsert_starts_the_state_anew_unless_it_brings_one() -> None:
+    shard = born(ADAGRAD)
+    given_state = replace(upsert([B], 3), state=f32([[9]], 1))
+    feed(shard, log_of([gradient([A], 1), upsert([A], 2), given_state])[1:])
+    assert rows_of(shard)[A][:2] == (f32([[1, 1]]).tobytes(), f32([[0]], 1).tobytes())
+    assert rows_of(shard)[B][1] == f32([[9]], 1).tobytes()
+
+
+def test_deleting_what_does_not_exist_changes_nothing_but_the_position() -> None:
+    shard = born()
+    take(shard)
+    feed(shard, [record(delete([A], 1), 1)])
+    delta = take(shard)
+    assert len(delta.states) == 0
+    assert delta.next == 2
+
+
+def test_a_delta_holds_each_changed_row_once_as_it_is_now() -> None:
+    shard = born()
+    take(shard)
+    feed(shard, log_of([gradient([A], 1), gradient([A], 2), upsert([B], 3), delete([B], 4)])[1:])
+    delta = take(shard)
+    at = dict(zip(delta.states.ids.tolist(), range(2), strict=True))
+    assert delta.states.flags[[at[A], at[B]]].tolist() == [GRADIENT_CAUSE, TOMBSTONE]
+    assert delta.states.lsn[[at[A], at[B]]].tolist() == [lsn(1, 2), lsn(1, 4)]
+    assert delta.fields[b"next"] == b"5"
+    assert delta.fields[b"p:" + P] == b"0,4,1000004"
+    assert b"spec" not in delta.fields  # written before
+    assert not shard.dirty
+
+
+def test_the_flags_name_the_cause_of_a_change() -> None:
+    shard = born()
+    feed(shard, log_of([gradient([A], 1), upsert([B], 2), restore_rows([C], 2)])[1:])
+    states = take(shard).states
+    assert dict(zip(states.ids.tolist(), states.flags.tolist(), strict=True)) == {
+        A: GRADIENT_CAUSE,
+        B: UPSERT_CAUSE,
+        C: RESTORE_CAUSE,
+    }
+
+
+def test_a_restore_rows_stays_in_force_in_the_position() -> None:
+    shard = born()
+    take(shard)
+    feed(shard, [record(restore_rows([A, B], 2, value=4), 1, at=2_000_000)])
+    delta = take(shard)
+    expected = b"%d,2000000" % lsn(1, 1)
+    assert (delta.fields[b"r:%d" % A], delta.fields[b"r:%d" % B]) == (expected, expected)
+    assert rows_of(shard)[A][0] == f32([[4, 4]]).tobytes()
+
+
+def test_a_quarantine_shuts_the_producer_out_for_good() -> None:
+    shard = born()
+    take(shard)
+    feed(shard, [record(op("quarantine", 2, {"producer": P.hex()}), 1)])
+    assert take(shard).fields[b"q:" + P] == b"2"
+    assert feed(shard, [record(gradient([A], 1), 2)]) == ["quarantined"]
+
+
+def test_a_spec_change_counts_from_the_next_record_on() -> None:
+    shard = born()
+    slower = replace(TABLE, optimizer={"kind": "sgd", "lr": 0.25})
+    events = [upsert([A], 1), gradient([A], 2), spec_op(slower, 2), gradient([A], 3)]
+    feed(shard, log_of(events)[1:])
+    assert rows_of(shard)[A][0] == f32([[0.25, 0.25]]).tobytes()
+    assert shard.spec == slower
+
+
+def test_a_prepare_is_remembered_and_a_restore_of_another_epoch_is_a_no_op() -> None:
+    shard = born()
+    feed(shard, [record(op("prepare", 2, {"version": 7}), 1), record(op("restore", 3, {"from_epoch": 9}), 2)])
+    assert (shard.position.prep, shard.position.op, shard.position.epoch) == ('{"version":7}', 3, 0)
+
+
+def test_a_restore_that_this_release_cannot_carry_out_stops_the_shard() -> None:
+    shard = born()
+    with pytest.raises(StateError, match="no version loaded"):
+        feed(shard, [record(op("restore", 2, {"from_epoch": 0}), 1)])
+    assert (shard.position.next, shard.position.op) == (1, 1)
+
+
+def test_rows_that_may_be_in_the_store_are_named_once() -> None:
+    shard = born()
+    feed(shard, log_of([gradient([A, B], 1)])[1:])
+    take(shard)
+    shard.cache.trim(0)
+    plan = shard.screen([record(gradient([A, C], 2), 2), record(gradient([A], 3), 3)])
+    assert plan.missing.tolist() == [A, C]
+    assert shard.missing(u64([B])).tolist() == [B]
+
+
+def test_nothing_is_missing_while_every_live_row_is_in_memory() -> None:
+    shard = born()
+    feed(shard, log_of([gradient([A], 1)])[1:])
+    assert shard.screen([record(gradient([B], 2), 2)]).missing.tolist() == []
+    assert shard.missing(u64([C])).tolist() == []
+
+
+def test_states_of_absent_rows_are_tombstones_without_lsn() -> None:
+    shard = born()
+    feed(shard, log_of([gradient([A], 1)])[1:])
+    states = shard.states_of(u64([A, B]))
+    assert states.flags.tolist() == [GRADIENT_CAUSE, TOMBSTONE]
+    assert states.lsn.tolist() == [lsn(1, 1), 0]
+
+
+def test_a_shard_taken_over_knows_its_spec_from_the_position() -> None:
+    position = Position.from_fields(born().position.fields())
+    assert Shard("items", 0, KEYRING, position).spec == TABLE
+    assert Shard("items", 0, KEYRING).spec is None
+
+
+def test_a_mere_move_of_the_position_is_dirty_until_it_is_taken() -> None:
+    shard = born()
+    take(shard)
+    assert not shard.dirty
+    feed(shard, [record(b"garbage", 1)])
+    assert shard.dirty
+    assert take(shard).next == 2
+    assert not shard.dirty
