@@ -91,7 +91,7 @@ DEAD_LETTERS = _counter(
 DIRTY_ROWS = _gauge("dirty_rows", "Rows changed in memory and not committed yet.")
 CACHED_BYTES = _gauge("cached_bytes", "Memory of the cached rows, dirty ones included.")
 OWNED_SHARDS = _gauge("owned_shards", "Shards this worker owns.", ("table",))
-FENCE_LOSSES = _counter("fence_losses", "Times another writer took the shard from this worker.")
+FENCE_LOSSES = _counter("fence_losses", "Times another writer took a shard from this worker.", ())
 
 METRICS: tuple[Metric, ...] = (
     LAG,

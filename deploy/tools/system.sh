@@ -31,12 +31,23 @@ java_runs() {
     [ "${version:-0}" -ge 17 ]
 }
 
+# A JRE alone runs the broker, but not examples/ingest/Producer.java.
+jdk_there() { java --list-modules 2>/dev/null | grep -q '^jdk.compiler@'; }
+
+# examples/ingest/go.mod; `go version` answers "go version go1.19.8 linux/amd64".
+go_runs() {
+    local version
+    version=$(go version 2>/dev/null | sed -n 's/^go version go1\.\([0-9]*\).*/\1/p') || return 1
+    [ "${version:-0}" -ge 19 ]
+}
+
 compiler_runs() { have c++ && have make; }
 
 missing=()
 python_runs || missing+=(python3 python3-venv)
 headers_there || missing+=(python3-dev)
-java_runs || missing+=(openjdk-17-jdk-headless)
+{ java_runs && jdk_there; } || missing+=(openjdk-17-jdk-headless)
+go_runs || missing+=(golang-go)
 have mvn || missing+=(maven)
 have redis-server || missing+=(redis-server)
 compiler_runs || missing+=(build-essential)
@@ -60,4 +71,5 @@ done
 "${root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 python_runs || { echo "no Python 3.11 to 3.13 on this machine, and the distribution has none" >&2; exit 1; }
-java_runs || { echo "the java on PATH is older than 17: put a newer one first on PATH" >&2; exit 1; }
+{ java_runs && jdk_there; } || { echo "the java on PATH is no JDK 17 or newer: put one first on PATH" >&2; exit 1; }
+go_runs || { echo "the go on PATH is older than 1.19: put a newer one first on PATH" >&2; exit 1; }

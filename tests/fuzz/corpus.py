@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from driftline.frames.events import OPS, Delete, Gradient, Op, Origin, Upsert, write_event
+from driftline.frames.events import Delete, Gradient, Op, Origin, Upsert, write_event
 from driftline.frames.states import Marker, States, write_marker, write_states
 from driftline.ids import OPS_PRODUCER
 from driftline.shard.position import Position, Producer
-from tests.oracle import writing
+from tests.oracle import wire, writing
 
 _P = bytes(range(16))
 
@@ -35,7 +35,7 @@ def events() -> list[bytes]:
         body = {"from_epoch": 9, "producer": _P.hex(), "deep": {"er": [1, 2.5, None]}}
         frames += [
             write_event(Op(kind, "t", 1, Origin(OPS_PRODUCER, 0, 7), body, ids, rows, rows))
-            for kind in sorted(OPS)
+            for kind in wire.OPS
         ]
     return frames + _by_another_hand()
 

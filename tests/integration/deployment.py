@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from driftline import Client, Init, Options, Policy, Table, TableSpec, topics
 from driftline.audit import TableAudit, audit_table
-from driftline.config import new_key
+from driftline.config import kafka_environment, new_key
 from driftline.frames.events import Event, read_event
 from driftline.frames.headers import Keyring
 from driftline.frames.states import Marker, States, read_update
-from driftline.log import Outgoing, Record, open_log
+from driftline.log import KafkaSecurity, Outgoing, Record, open_log
+from driftline.log.security import OPEN
 from driftline.rows.connection import RedisConnection
 from driftline.rows.layout import ShardKeys
 from driftline.servers.child import Child, Command, spawn
@@ -53,6 +54,7 @@ class Deployment:
     group: str = field(default_factory=lambda: f"g-{secrets.token_hex(4)}")
     key: str = field(default_factory=new_key)
     session_timeout: float = 3.0
+    security: KafkaSecurity = OPEN
 
     @property
     def keyring(self) -> Keyring:
@@ -60,7 +62,14 @@ class Deployment:
 
     def options(self, *, producer: str | None = None, epoch: int = 0, gradient_dtype: str = "F32") -> Options:
         return Options(
-            self.log_url, self.redis_url, self.group, self.key, producer, epoch, gradient_dtype=gradient_dtype
+            self.log_url,
+            self.redis_url,
+            self.group,
+            self.key,
+            producer,
+            epoch,
+            gradient_dtype=gradient_dtype,
+            security=self.security,
         )
 
     def client(self, *, producer: str | None = None, epoch: int = 0, gradient_dtype: str = "F32") -> Client:
@@ -101,6 +110,7 @@ class Deployment:
             "DRIFTLINE_HTTP_PORT": "0",
             "DRIFTLINE_SESSION_TIMEOUT_S": str(self.session_timeout),
             "OPENBLAS_NUM_THREADS": "1",
+            **kafka_environment(self.security),
         }
 
     def audit(self, spec: TableSpec) -> TableAudit:
@@ -108,7 +118,7 @@ class Deployment:
 
         async def run() -> TableAudit:
             connect = functools.partial(RedisConnection.open, self.redis_url)
-            async with open_log(self.log_url) as log:
+            async with open_log(self.log_url, self.security) as log:
                 return await audit_table(log, connect, self.keyring, spec.name, spec.shards)
 
         return asyncio.run(run())
@@ -117,7 +127,7 @@ class Deployment:
         """Return everything that a partition holds now."""
 
         async def run() -> list[Record]:
-            async with open_log(self.log_url) as log:
+            async with open_log(self.log_url, self.security) as log:
                 bounds = await log.bounds(topic, partition)
                 reader = log.reader(topic, partition, bounds.begin)
                 found: list[Record] = []
@@ -134,7 +144,7 @@ class Deployment:
         """Return the offset behind the last record of a shard's gradients log."""
 
         async def run() -> int:
-            async with open_log(self.log_url) as log:
+            async with open_log(self.log_url, self.security) as log:
                 return (await log.bounds(topics.gradients(spec.name), shard)).end
 
         return asyncio.run(run())
@@ -143,7 +153,7 @@ class Deployment:
         """Write records straight to the log, as a producer that does not use the client would."""
 
         async def run() -> int:
-            async with open_log(self.log_url) as log:
+            async with open_log(self.log_url, self.security) as log:
                 return await log.append(topic, partition, records)
 
         return asyncio.run(run())

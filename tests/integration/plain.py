@@ -31,7 +31,8 @@ def as_bf16(grads: Floats) -> Floats:
     whole = grads.view(np.uint32)
     upper, rest = whole >> 16, whole & 0xFFFF
     up = (rest > 0x8000) | ((rest == 0x8000) & (upper & 1 == 1))
-    return ((upper + up) << 16).astype(np.uint32).view(np.float32)
+    rounded: Floats = ((upper + up) << 16).astype(np.uint32).view(np.float32)
+    return rounded
 
 
 class PlainTable:

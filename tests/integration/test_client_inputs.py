@@ -85,7 +85,7 @@ def test_refused_at_the_client_by_name_and_nothing_is_sent(
 @pytest.mark.parametrize("name", ["", "ops", "ingest:0", "dlq:0:17"])
 @pytest.mark.parametrize("deployment", [LOCAL], indirect=True, scope="module")
 def test_a_producer_name_of_the_router_s_is_refused(deployment: Deployment, name: str) -> None:
-    with pytest.raises(ConfigError, match=f"producer name {name!r} is reserved"):
+    with pytest.raises(ConfigError, match=f"producer name {name!r}"):
         deployment.client(producer=name)
 
 
@@ -104,7 +104,10 @@ def test_a_table_of_another_group_is_refused(deployment: Deployment, client: Cli
 @pytest.mark.parametrize("deployment", [LOCAL], indirect=True, scope="module")
 def test_an_op_without_the_deployment_s_key_is_refused(deployment: Deployment, worker: object) -> None:
     options = Options(deployment.log_url, deployment.redis_url, deployment.group)
-    with Client(options) as keyless, pytest.raises(ConfigError, match="give this client the deployment's key"):
+    with (
+        Client(options) as keyless,
+        pytest.raises(ConfigError, match="give this client the deployment's key"),
+    ):
         keyless.create_table(deployment.spec())
 
 

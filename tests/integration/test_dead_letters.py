@@ -1,4 +1,4 @@
-"""Frames that a careless producer writes straight to the log: put aside with reason and origin, and on it goes."""
+"""Frames that a careless producer writes straight to the log: put aside, with reason and origin."""
 
 from __future__ import annotations
 
@@ -48,6 +48,14 @@ def forged(spec: TableSpec) -> Outgoing:
     return Outgoing(value, None, Keyring(b"k" * 32).sign(value))
 
 
+def oversized(spec: TableSpec) -> bytes:
+    many = np.arange(4000, dtype=np.uint64)
+    many = many[shard_of(many, 2) == SHARD]
+    frame = gradient(spec, ids=many, grads=np.ones((len(many), 4), np.float32))
+    assert len(frame) > spec.policy.max_frame
+    return frame
+
+
 CARELESSLY: Mapping[str, tuple[str, Callable[[TableSpec], bytes | Outgoing]]] = {
     "gradients of another dimension": ("wrong_dim", lambda s: gradient(s, grads=GRADS[:, :3])),
     "ids out of order": ("unsorted_ids", lambda s: gradient(s, ids=MINE[::-1].copy())),
@@ -67,7 +75,7 @@ CARELESSLY: Mapping[str, tuple[str, Callable[[TableSpec], bytes | Outgoing]]] = 
         "unsorted_ids",
         lambda s: write_event(Delete(s.name, SHARD, origin(), MINE[::-1].copy())),
     ),
-    "a frame beyond the table's limit": ("oversized", lambda s: oversized(s)),
+    "a frame beyond the table's limit": ("oversized", oversized),
     "junk": ("undecodable", lambda s: b"\x10\0\0\0\0\0\0\0not JSON at all."),
     "nothing": ("truncated", lambda s: b""),
     "half a frame": ("truncated", lambda s: gradient(s)[:-7]),
@@ -79,14 +87,6 @@ CARELESSLY: Mapping[str, tuple[str, Callable[[TableSpec], bytes | Outgoing]]] = 
     "an op signed with another key": ("forged", forged),
     "gradients in the router's name": ("forged", lambda s: gradient(s, origin=Origin(OPS_PRODUCER, 0, 9))),
 }
-
-
-def oversized(spec: TableSpec) -> bytes:
-    many = np.arange(4000, dtype=np.uint64)
-    many = many[shard_of(many, 2) == SHARD]
-    frame = gradient(spec, ids=many, grads=np.ones((len(many), 4), np.float32))
-    assert len(frame) > spec.policy.max_frame
-    return frame
 
 
 @pytest.fixture(scope="module")

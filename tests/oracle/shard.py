@@ -272,6 +272,8 @@ class Shard:
 
         Choice: producers, restore-rows in force and quarantines live on, as does the ordinal counter.
         """
+        if not isinstance(body.get("from_epoch"), int):
+            raise Rejected("body")
         if body.get("from_epoch") != self._epoch:
             return Outcome("no-op", "epoch")
         rows = self._versions(body)

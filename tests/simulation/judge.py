@@ -94,9 +94,11 @@ class Judge:
         return self._hash(shard, b"w")
 
     def redis_went_back(self) -> None:
-        """Redis has lost its tail: `published` may be lower than it was, and whole positions gone."""
+        """Redis has lost its tail: `published` may be lower, whole positions gone, evicted rows back."""
         for shard in range(SHARDS):
             fields = self.fields(shard)
+            if len(self._hash(shard, b"v")) == int(fields.get(b"rows", b"0")):
+                self.evicted.discard(shard)
             self._marked[shard] = int(fields.get(b"published", b"0"))
             if fields and shard not in self.evicted:
                 self._check_image(shard, fields)

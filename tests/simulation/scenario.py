@@ -204,7 +204,8 @@ class Scenario:
         for member in self.members:
             for tp, error in list(member.aggregator.stopped.items()):
                 self._attend(member, tp.partition, error)
-        return all(self._drained(shard) for shard in range(SHARDS)) and self._ops_forwarded()
+        drained = all(self._drained(shard) for shard in range(SHARDS))
+        return drained and not self.judge.evicted and self._ops_forwarded()
 
     def _standing(self) -> str:
         shards = [(self.judge.fields(n), self._end(n)) for n in range(SHARDS)]
@@ -265,8 +266,8 @@ class Scenario:
                     raise Violation("exactly-once", f"shard {shard}: frame {number} of {trainer.producer.hex()}")
 
 
-async def live(world: World) -> None:
-    """Run the scenario of the world's seed; raises what the judge or the scenario finds."""
+async def live(world: World) -> str:
+    """Run the scenario of the world's seed and return the trace; raises what the judge finds."""
     scenario = Scenario(world, Plan.of(world.seed))
     living = asyncio.ensure_future(scenario.run())
     await asyncio.wait({living, scenario.judge.verdict}, return_when=asyncio.FIRST_COMPLETED)
@@ -274,12 +275,18 @@ async def live(world: World) -> None:
         living.cancel()
         scenario.judge.verdict.result()
     await living
+    return world.trace.text()
+
+
+def trace_of(seed: int) -> str:
+    """Run one seed and return its trace; an error raised carries the seed and the end of the trace."""
+    with _silence():
+        return run(seed, live, rates=Plan.of(seed).rates)
 
 
 def run_seed(seed: int) -> None:
     """Run one seed; the error raised carries the seed and the end of the trace."""
-    with _silence():
-        run(seed, live, rates=Plan.of(seed).rates)
+    trace_of(seed)
 
 
 @contextmanager

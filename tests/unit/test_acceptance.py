@@ -137,7 +137,8 @@ def test_a_gradient_without_read_pos_is_judged_as_the_policy_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("read_pos", "floor", "stale"), [(5, 5, True), (4, 5, True), (6, 5, False), (0, 0, False), (None, 5, False)]
+    ("read_pos", "floor", "stale"),
+    [(5, 5, True), (4, 5, True), (6, 5, False), (0, 0, False), (None, 5, False)],
 )
 def test_rows_read_at_or_before_the_last_restore_are_stale(
     read_pos: int | None, floor: int, stale: bool
@@ -206,5 +207,3 @@ def test_a_newer_machine_version_stops_the_shard_instead_of_being_refused() -> N
 
 def test_a_quarantine_names_its_producer() -> None:
     assert acceptance.quarantined_producer(op("quarantine", 1, {"producer": P.hex()})) == P
-
-

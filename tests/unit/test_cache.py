@@ -108,7 +108,7 @@ def test_only_one_flight_at_a_time() -> None:
 
 def test_trimming_drops_the_rows_unused_longest_first() -> None:
     cache = empty_cache()
-    cache.enter(block({row: 1.0 for row in range(2000)}))
+    cache.enter(block(dict.fromkeys(range(2000), 1.0)))
     recent = u64(range(500, 510))
     cache.slots(recent)
     budget = cache.nbytes // 2
@@ -121,7 +121,7 @@ def test_trimming_drops_the_rows_unused_longest_first() -> None:
 
 def test_trimming_within_the_budget_or_in_flight_drops_nothing() -> None:
     cache = empty_cache()
-    cache.enter(block({row: 1.0 for row in range(50)}))
+    cache.enter(block(dict.fromkeys(range(50), 1.0)))
     assert cache.trim(cache.nbytes) == 0
     cache.begin_flight()
     assert cache.trim(0) == 0
@@ -151,9 +151,7 @@ class AgainstRedis(RuleBasedStateMachine):
             {row: value for row, (value, _) in here.items()}, tuple(row for row in missing if row not in here)
         )
         lsn = u64([self.stored.get(int(row), (0, 0))[1] for row in found.ids])
-        self.cache.enter(
-            RowBlock(found.ids, found.present, found.rows, found.state, lsn, found.ordinals)
-        )
+        self.cache.enter(RowBlock(found.ids, found.present, found.rows, found.state, lsn, found.ordinals))
 
     @rule(ids=st.lists(IDS, unique=True, min_size=1, max_size=80), value=st.integers(1, 1000))
     def write(self, ids: list[int], value: int) -> None:

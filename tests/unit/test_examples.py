@@ -22,7 +22,8 @@ from driftline.stack.local import LocalStack
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-_BLOCK = re.compile(r"^((?:<!-- not run -->|Save as|.* Save as)[^\n]*\n+)?```(\w+)\n(.*?)^```$", re.M | re.S)
+_INTRO = r"^(?:(<!-- not run -->|[^\n]*[Ss]ave as [^\n]*)\n+)?"
+_BLOCK = re.compile(_INTRO + r"```(\w+)\n(.*?)^```$", re.M | re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,13 @@ def run_command(line: str) -> str:
 
 
 def as_shown(shown: str, printed: str) -> bool:
-    """Whether `printed` is what a page shows; … stands for anything within a line."""
-    pattern = "".join(".*" if part == "…" else re.escape(part) for part in re.split("(…)", shown.strip()))
-    return re.fullmatch(pattern, "\n".join(line.rstrip() for line in printed.strip().split("\n"))) is not None
+    """Whether `printed` is what a page shows; … stands for anything in a line, or for any lines."""
+    pattern = re.escape("\n".join(line.rstrip() for line in shown.strip().split("\n")))
+    pattern = re.sub("^…\\\\?\n", "(?:.*\n)*", pattern + "\n", flags=re.M).replace("…", ".*")
+    return (
+        re.fullmatch(pattern, "\n".join(line.rstrip() for line in printed.strip().split("\n")) + "\n")
+        is not None
+    )
 
 
 @contextlib.contextmanager
@@ -83,9 +88,8 @@ def test_quickstart_trains_rows() -> None:
 
 
 def test_the_readme_shows_the_quickstart() -> None:
-    code, output = (
-        block.text for block in blocks(ROOT / "README.md") if block.language in ("python", "text")
-    )[-2:]
+    shown = [block.text for block in blocks(ROOT / "README.md") if block.language in ("python", "text")]
+    code, output = shown[-2:]
     assert (EXAMPLES / "quickstart.py").read_text().endswith(code)
     assert output == "[False False False] [ True  True  True]\nTrue\n"
 
@@ -124,7 +128,13 @@ def test_inference_reads_many_rows_and_says_which_are_missing() -> None:
 
 @pytest.mark.usefixtures("stack")
 @pytest.mark.parametrize(
-    "page", ["how-to/trainer.md", "how-to/inference.md", "how-to/operate.md", "reference/redis-layout.md"]
+    "page",
+    [
+        "how-to/trainer.md",
+        "how-to/inference.md",
+        "reference/redis-layout.md",
+        "reference/cli.md",
+    ],
 )
 def test_a_page_runs_as_it_is_shown(page: str) -> None:
     follow(ROOT / "docs" / page)
@@ -138,7 +148,7 @@ def test_the_tutorial_runs_as_it_is_shown(tmp_path: Path) -> None:
 def follow(page: Path) -> None:
     """Do what a page says, in order: save its files, run its commands, compare what they print."""
     for block in blocks(page):
-        saved = re.search(r"Save as `(\S+)`", block.intro)
+        saved = re.search(r"[Ss]ave as `(\S+)`", block.intro)
         if saved is not None:
             Path(saved[1]).write_text(block.text)
         elif block.language == "console" and "not run" not in block.intro:

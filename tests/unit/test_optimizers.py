@@ -90,14 +90,18 @@ def test_a_step_leaves_its_arguments_alone(kind: str) -> None:
 def test_the_state_at_birth_has_the_size_announced(kind: str, dim: int) -> None:
     optimizer = make_optimizer(KINDS, {"kind": kind})
     state = optimizer.initial_state(dim)
-    assert (state.shape, state.dtype) == ((optimizer.state_size(dim),), np.float32)
+    assert state.shape == (optimizer.state_size(dim),)
+    assert state.dtype == np.float32
     assert tuple(state.tolist()) == oracle.initial_state(kind, dim)
 
 
 def test_ftrl_gives_exact_zeros_inside_the_l1_ball() -> None:
     optimizer = make_optimizer(KINDS, {"kind": "ftrl", "l1": 10.0})
     rows, _ = optimizer.step(
-        np.ones((1, 2), np.float32), np.zeros((1, 4), np.float32), np.ones((1, 2), np.float32), np.ones(1, "f4")
+        np.ones((1, 2), np.float32),
+        np.zeros((1, 4), np.float32),
+        np.ones((1, 2), np.float32),
+        np.ones(1, "f4"),
     )
     assert rows.tolist() == [[0.0, 0.0]]
 

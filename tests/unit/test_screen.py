@@ -67,7 +67,7 @@ def test_explicit_rows_and_deletes_cut_the_run() -> None:
 
 
 def test_the_position_moves_over_exactly_what_was_judged() -> None:
-    events = [gradient([A], 1), b"garbage", gradient([A], 2)]
+    events: list[Event | bytes] = [gradient([A], 1), b"garbage", gradient([A], 2)]
     shard, plan = screened(*events)
     last = log_of(events)[-1]
     assert plan.consumed == 3
@@ -116,7 +116,9 @@ def test_a_well_formed_frame_that_is_rejected_uses_up_its_seq(event: Event, reas
     assert shard.position.producers[P].seq == 7
 
 
-@pytest.mark.parametrize("kind", ["garbage", "bad signature", "ops producer", "op of a client", "unsigned op"])
+@pytest.mark.parametrize(
+    "kind", ["garbage", "bad signature", "ops producer", "op of a client", "unsigned op"]
+)
 def test_a_forged_or_undecodable_frame_uses_up_nothing(kind: str) -> None:
     shard = born()
     forged = {
@@ -127,7 +129,9 @@ def test_a_forged_or_undecodable_frame_uses_up_nothing(kind: str) -> None:
         "unsigned op": record(op("barrier", 2), 1, keyring=None),
     }[kind]
     plan = shard.screen([forged])
-    assert reasons(plan) == ["undecodable" if kind == "garbage" else "forged"] or reasons(plan) == ["truncated"]
+    assert reasons(plan) == ["undecodable" if kind == "garbage" else "forged"] or reasons(plan) == [
+        "truncated"
+    ]
     assert (shard.position.op, dict(shard.position.producers), plan.op) == (1, {}, None)
 
 
@@ -158,7 +162,9 @@ def test_ids_may_go_back_between_frames() -> None:
 
 def test_records_before_the_spec_are_refused_and_only_the_spec_is_due() -> None:
     shard = Shard("items", 0, KEYRING)
-    plan = shard.screen([record(gradient([A], 1), 0), record(op("barrier", 1), 1), record(spec_op(number=2), 2)])
+    plan = shard.screen(
+        [record(gradient([A], 1), 0), record(op("barrier", 1), 1), record(spec_op(number=2), 2)]
+    )
     assert reasons(plan) == ["no_spec", "no_spec"]
     assert plan.op is not None
 

@@ -10,13 +10,14 @@ from collections.abc import Callable
 
 from driftline import topics
 from driftline.audit.replay import Replay
-from driftline.audit.scan import scan_shard
+from driftline.audit.scan import MovedAwayError, ShardScan, scan_shard
 from driftline.audit.verdict import ShardAudit, TableAudit
 from driftline.errors import LogUnavailableError
 from driftline.frames.headers import Keyring
 from driftline.log import Log
 from driftline.rows.connection import Connect
 from driftline.rows.layout import ShardKeys
+from driftline.rows.servers import ONLY, Servers
 from driftline.shard.position import FIRST_GENERATION
 
 _WAIT = 10.0
@@ -28,7 +29,7 @@ OnProgress = Callable[[int, int, int], None]
 
 async def audit_table(
     log: Log,
-    connect: Connect,
+    redis: Servers | Connect,
     keyring: Keyring,
     table: str,
     shards: int,
@@ -38,18 +39,15 @@ async def audit_table(
 
     Raises StoreUnavailableError, LogUnavailableError.
     """
-    audits = [await _audit_shard(log, connect, keyring, table, shard, on_progress) for shard in range(shards)]
+    servers = redis if isinstance(redis, Servers) else Servers.by_connect({ONLY: redis})
+    audits = [await _audit_shard(log, servers, keyring, table, shard, on_progress) for shard in range(shards)]
     return TableAudit(table, tuple(audits))
 
 
 async def _audit_shard(
-    log: Log, connect: Connect, keyring: Keyring, table: str, shard: int, on_progress: OnProgress | None
+    log: Log, servers: Servers, keyring: Keyring, table: str, shard: int, on_progress: OnProgress | None
 ) -> ShardAudit:
-    connection = await connect()
-    try:
-        scan = await scan_shard(connection, ShardKeys.of(table, shard))
-    finally:
-        await connection.close()
+    scan = await _scan(servers, table, shard)
     if scan is None:
         return _refused(shard, "Redis holds nothing of this shard")
     bounds = await log.bounds(topics.gradients(table), shard)
@@ -74,6 +72,19 @@ async def _audit_shard(
     finally:
         await reader.close()
     return replay.verdict()
+
+
+async def _scan(servers: Servers, table: str, shard: int) -> ShardScan | None:
+    """Scan a shard where it is; again when it moved meanwhile."""
+    while True:
+        (home,) = (await servers.locate(table, [shard])).values()
+        connection = await servers.open(home)
+        try:
+            return await scan_shard(connection, ShardKeys.of(table, shard))
+        except MovedAwayError:
+            await servers.forget(table, [shard])
+        finally:
+            await connection.close()
 
 
 def _refused(shard: int, reason: str) -> ShardAudit:

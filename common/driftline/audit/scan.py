@@ -25,6 +25,12 @@ _NOT_FROM_LOG = frozenset({b"owner", b"published", b"place", b"moved_to"})
 Fields = dict[bytes, bytes]
 
 
+class MovedAwayError(StoreUnavailableError):
+    """The shard is on another server: look for it and scan again."""
+
+    code = "store.moved"
+
+
 @dataclass(frozen=True, slots=True)
 class ShardScan:
     """A shard as it was read: the position before, rows, the position after."""
@@ -45,7 +51,10 @@ class ShardScan:
 
 
 async def scan_shard(connection: Connection, keys: ShardKeys) -> ShardScan | None:
-    """Return the whole shard, None if nothing is stored. Raises PositionError, StoreUnavailableError."""
+    """Return the whole shard, None if nothing is stored.
+
+    Raises PositionError, StoreUnavailableError, and MovedAwayError when it is not here any more.
+    """
     while True:
         before = await _position(connection, keys)
         if not before:
@@ -62,6 +71,8 @@ async def _position(connection: Connection, keys: ShardKeys) -> Fields:
     (flat,) = _checked(await connection.exchange([resp.command(b"HGETALL", keys.position)], 1))
     items = cast("list[bytes]", flat)
     fields = dict(zip(items[::2], items[1::2], strict=True))
+    if b"moved_to" in fields:
+        raise MovedAwayError(f"{keys.position.decode()} is on {fields[b'moved_to'].decode()}")
     return {name: value for name, value in fields.items() if name not in _NOT_FROM_LOG}
 
 

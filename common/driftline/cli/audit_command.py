@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from dataclasses import asdict
 
 import orjson
@@ -18,7 +17,7 @@ from driftline.cli.tables_command import client
 from driftline.config import Settings, kafka_security, signing_key
 from driftline.frames.headers import Keyring
 from driftline.log import open_log
-from driftline.rows.connection import RedisConnection
+from driftline.rows.servers import Servers
 from driftline.shard.spec import TableSpec
 from driftline.stack.run_file import redis_url as find_redis_url
 
@@ -59,9 +58,9 @@ def audit(
 async def run_audit(settings: Settings, spec: TableSpec, on_progress: OnProgress | None = None) -> TableAudit:
     """Audit a table of the deployment that `settings` name."""
     keyring = Keyring.parse(signing_key(settings))
-    connect = functools.partial(RedisConnection.open, find_redis_url(settings))
+    servers = Servers.at(find_redis_url(settings))
     async with open_log(settings.log_url, kafka_security(settings)) as log:
-        return await audit_table(log, connect, keyring, spec.name, spec.shards, on_progress)
+        return await audit_table(log, servers, keyring, spec.name, spec.shards, on_progress)
 
 
 def lines(result: TableAudit) -> list[str]:

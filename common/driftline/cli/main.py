@@ -14,6 +14,7 @@ import typer
 from driftline.cli import config_command
 from driftline.cli.audit_command import audit
 from driftline.cli.demo_command import demo
+from driftline.cli.dlq_command import app as dlq_app
 from driftline.cli.tables_command import app as tables_app
 from driftline.cli.up_command import up
 from driftline.cli.where_command import where
@@ -32,6 +33,7 @@ app.add_typer(worker_app, name="worker")
 app.add_typer(tables_app, name="table")
 app.command()(where)
 app.command()(audit)
+app.add_typer(dlq_app, name="dlq")
 app.add_typer(config_command.app, name="config")
 
 INTERRUPTED = 130

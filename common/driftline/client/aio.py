@@ -16,22 +16,28 @@ import orjson
 from numpy.typing import ArrayLike
 
 from driftline import topics
+from driftline.client.asker import Asker
+from driftline.client.asking import Request
 from driftline.client.pending import Pending
 from driftline.client.publisher import Publisher
 from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
 from driftline.client.splitting import Sender, as_ids
-from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError, UnknownTableError
-from driftline.frames.events import BARRIER, SPEC
+from driftline.errors import (
+    ConfigError,
+    InputError,
+    PartitionCountError,
+    StoreUnavailableError,
+    TimedOutError,
+    UnknownTableError,
+)
+from driftline.frames.events import BARRIER, MOVE, SPEC
 from driftline.frames.headers import Keyring
 from driftline.ids import producer_id
 from driftline.log import Log, Outgoing, open_log
 from driftline.log.security import OPEN, KafkaSecurity
 from driftline.ops.catalogue import Catalogue
 from driftline.ops.requests import op_number, request
-from driftline.rows import resp
-from driftline.rows.connection import RedisConnection, Reply
-from driftline.rows.layout import ShardKeys
-from driftline.rows.resp import Bytes
+from driftline.rows.servers import Servers
 from driftline.shard.spec import TableSpec
 
 _POLL = 0.005
@@ -76,7 +82,7 @@ class AsyncClient:
         self._producer = producer_id(name)
         self._log: Log = open_log(options.log_url, options.security)
         self.publisher = Publisher(self._log, options.push_buffer_bytes)
-        self._idle: list[RedisConnection] = []
+        self.asker = Asker(Servers.at(options.redis_url))
 
     async def __aenter__(self) -> Self:
         await self._log.start()
@@ -94,19 +100,21 @@ class AsyncClient:
     async def close(self) -> None:
         """Close without waiting for what is queued; see `flush`."""
         await self.publisher.close()
-        for connection in self._idle:
-            await connection.close()
-        self._idle.clear()
+        await self.asker.close()
         await self._log.close()
 
     async def table(self, name: str) -> AsyncTable:
         """Return a handle on a table. Raises UnknownTableError when Redis knows none of that name."""
-        return AsyncTable(self, await self.spec(name), self._options, self._producer)
+        spec = await self.spec(name)
+        await self.asker.locate(
+            name, range(spec.shards)
+        )  # so that a read is one round trip from the first on
+        return AsyncTable(self, spec, self._options, self._producer)
 
     async def spec(self, name: str) -> TableSpec:
         """Return the spec of a table, as its first shard has it. Raises UnknownTableError."""
-        command = resp.command(b"HGET", ShardKeys.of(name, 0).position, b"spec")
-        (reply,) = await self.exchange([command], 1)
+        (found,) = await self.asker.ask(name, [Request.of(name, 0, (b"spec",))])
+        reply = found[0] if isinstance(found, list) else None
         if not isinstance(reply, bytes) or not reply:
             raise UnknownTableError(f"no table {name!r} in this deployment; create_table makes one")
         return TableSpec.from_json(orjson.loads(reply))
@@ -115,7 +123,8 @@ class AsyncClient:
         """Make sure the table exists with this spec, in every shard, and return a handle on it.
 
         An existing table takes over changed policies and optimizer constants. Raises
-        ConfigError for a change that is not allowed, TimedOutError when no aggregator answers.
+        ConfigError for a change that is not allowed, PartitionCountError when a topic of the table
+        exists with another number of partitions, TimedOutError when no aggregator answers.
         """
         if spec.group != self._options.group:
             raise ConfigError(
@@ -128,12 +137,23 @@ class AsyncClient:
         if known is not None and (refused := known.change_refused(spec)):
             raise ConfigError(refused)
         if known != spec:
+            await self._check_partitions(spec)
             number = await self._ask(request(SPEC, spec.name, spec.to_json(), self._producer, self._keys()))
             await self._wait_for_op({spec.name: spec.shards}, number, timeout)
         table = await self.table(spec.name)
         if refused := table.spec.change_refused(spec):  # another client was first, with another spec
             raise ConfigError(refused)
         return table
+
+    async def _check_partitions(self, spec: TableSpec) -> None:
+        """Refuse what the router would refuse in its log, where nobody looks."""
+        existing = await self._log.topics()
+        for topic in (topics.gradients(spec.name), topics.updates(spec.name), topics.dead_letters(spec.name)):
+            if (partitions := existing.get(topic, spec.shards)) != spec.shards:
+                raise PartitionCountError(
+                    f"topic {topic} exists with {partitions} partitions, table {spec.name} has {spec.shards} "
+                    "shards: delete the topic, or make the table with as many shards"
+                )
 
     async def tables(self) -> Mapping[str, TableSpec]:
         """Return the tables of the group, from its ops log."""
@@ -155,24 +175,20 @@ class AsyncClient:
         await self._wait_for_op(shards, number, timeout)
         return Snapshot(number, shards)
 
+    async def move_shard(self, table: str, shard: int, server: str) -> int:
+        """Ask for a shard to be moved to another Redis server and return the number of the op.
+
+        Training of that shard waits while it moves, nothing else does. Raises InputError.
+        """
+        spec = await self.spec(table)
+        if not 0 <= shard < spec.shards:
+            raise InputError(f"table {table} has the shards 0 to {spec.shards - 1}, not {shard}")
+        body = {"shard": shard, "server": server}
+        return await self._ask(request(MOVE, table, body, self._producer, self._keys()))
+
     async def flush(self) -> None:
         """Return when everything pushed is acknowledged by the log."""
         await self.publisher.flush()
-
-    async def exchange(self, packed: list[Bytes], replies: int) -> list[Reply]:
-        """Send commands to Redis, once more if the connection was broken. Raises StoreUnavailableError."""
-        while self._idle:
-            connection = self._idle.pop()
-            try:
-                answers = await connection.exchange(packed, replies)
-            except StoreUnavailableError:
-                continue  # it may have been idle through a restart of Redis
-            self._idle.append(connection)
-            return answers
-        connection = await RedisConnection.open(self._options.redis_url)
-        answers = await connection.exchange(packed, replies)
-        self._idle.append(connection)
-        return answers
 
     def _keys(self) -> Keyring:
         if self._keyring is None:
@@ -194,23 +210,35 @@ class AsyncClient:
         return op_number(await self._log.append(topic, 0, [record]))
 
     async def _wait_for_op(self, shards: Mapping[str, int], number: int, timeout: float) -> None:
-        positions = [ShardKeys.of(name, shard).position for name, n in shards.items() for shard in range(n)]
-        commands: list[Bytes] = [resp.command(b"HGET", key, b"op") for key in positions]
-        behind = positions
+        behind = [(name, shard) for name, n in shards.items() for shard in range(n)]
+        total = len(behind)
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    replies = await self.exchange(commands, len(commands))
-                    ops = [int(reply) if isinstance(reply, bytes) else -1 for reply in replies]
-                    behind = [key for key, op in zip(positions, ops, strict=True) if op < number]
+                    behind = await self._behind(shards, number)
                     if not behind:
                         return
                     await asyncio.sleep(_POLL)
         except TimeoutError:
             raise TimedOutError(
-                f"op {number}: {len(behind)} of {len(positions)} shards did not pass it within {timeout} s, "
-                f"the first is {behind[0].decode()}; does an aggregator run for {self._options.group!r}?"
+                f"op {number}: {len(behind)} of {total} shards did not pass it within {timeout} s, the first "
+                f"is {behind[0][0]}:{behind[0][1]}; does an aggregator run for {self._options.group!r}?"
             ) from None
+
+    async def _behind(self, shards: Mapping[str, int], number: int) -> list[tuple[str, int]]:
+        """Return the shards that have not passed an op; one that does not answer has not."""
+        behind: list[tuple[str, int]] = []
+        for name, n in shards.items():
+            asked = [Request.of(name, shard, (b"op",)) for shard in range(n)]
+            try:
+                replies = await self.asker.ask(name, asked)
+            except StoreUnavailableError:
+                replies = [None] * n
+            for shard, reply in enumerate(replies):
+                op = reply[0] if isinstance(reply, list) else None
+                if not isinstance(op, bytes) or int(op) < number:
+                    behind.append((name, shard))
+        return behind
 
 
 class AsyncTable:
@@ -235,8 +263,7 @@ class AsyncTable:
         query = Query.of(as_ids(ids), self.spec.shards)
         if read_your_writes:
             await self.wait_readable(timeout=timeout)
-        packed, replies = query.commands(self.spec.name)
-        answers = await self._client.exchange(packed, replies) if replies else []
+        answers = await self._client.asker.ask(self.spec.name, query.requests(self.spec.name))
         rows = query.decode(answers, self.spec, on_missing)
         self.pending.note_read(rows)
         return rows
@@ -250,13 +277,19 @@ class AsyncTable:
         try:
             async with asyncio.timeout(timeout):
                 while (query := self.unread()) is not None:
-                    if query.settled(await self._client.exchange(*query.commands)):
+                    if await self._settled(query):
                         return
                     await asyncio.sleep(READ_POLL)
         except TimeoutError:
             raise TimedOutError(
                 f"table {self.spec.name}: own pushes not readable within {timeout} s"
             ) from None
+
+    async def _settled(self, query: PositionQuery) -> bool:
+        try:
+            return query.settled(await self._client.asker.ask(self.spec.name, query.requests))
+        except StoreUnavailableError:  # a failover, a restart: waited out until the time-out
+            return False
 
     async def push(
         self,

@@ -13,12 +13,12 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.client.asking import Request
 from driftline.errors import InputError, StoreUnavailableError
 from driftline.ids import lsn, shard_of
 from driftline.rows import resp
 from driftline.rows.connection import Reply
 from driftline.rows.layout import RowLayout, ShardKeys, join
-from driftline.rows.resp import Bytes
 from driftline.shard.numerics import initial_rows
 from driftline.shard.spec import TableSpec
 
@@ -57,20 +57,19 @@ class Query:
         order = np.argsort(home.astype(np.uint16), kind="stable")
         return cls(ids, order, {shard: count for shard, count in enumerate(counts) if count})
 
-    def commands(self, table: str) -> tuple[list[Bytes], int]:
-        """Return the pipeline and its number of replies: per shard its position, then its rows."""
-        packed: list[Bytes] = []
+    def requests(self, table: str) -> list[Request]:
+        """Return what to ask of each shard: its position, then its rows."""
         grouped = self.ids[self.order]
+        asked: list[Request] = []
         begin = 0
         for shard, count in self.counts.items():
-            keys = ShardKeys.of(table, shard)
-            packed.append(resp.command(b"HMGET", keys.position, *_POSITION))
-            packed += resp.on_ids(b"HMGET", keys.values, grouped[begin : begin + count])
+            rows = resp.on_ids(b"HMGET", ShardKeys.of(table, shard).values, grouped[begin : begin + count])
+            asked.append(Request.of(table, shard, _POSITION, *rows, replies=2))
             begin += count
-        return packed, 2 * len(self.counts)
+        return asked
 
     def decode(self, replies: Sequence[Reply], spec: TableSpec, on_missing: str) -> Rows:
-        """Return the rows in the replies to `commands`. Raises InputError for missing rows on `raise`."""
+        """Return the rows in the replies to `requests`. Raises InputError for missing rows on `raise`."""
         for reply in replies:
             if not isinstance(reply, list):
                 raise StoreUnavailableError(f"Redis refused a read of table {spec.name}: {reply!r}")
@@ -78,7 +77,7 @@ class Query:
         read: dict[int, int] = {}
         epoch: dict[int, int] = {}
         for at, shard in enumerate(self.counts):
-            following, generation, restores = cast("list[bytes | None]", replies[2 * at])
+            following, generation, restores, _ = cast("list[bytes | None]", replies[2 * at])
             if following is not None and generation is not None:
                 read[shard] = lsn(int(generation), int(following))
                 epoch[shard] = int(restores or b"0")
@@ -115,20 +114,18 @@ class PositionQuery:
     """Have these shards come as far as these offsets?"""
 
     offsets: tuple[int, ...]
-    commands: tuple[list[Bytes], int]
+    requests: tuple[Request, ...]
 
     @classmethod
     def of(cls, table: str, offsets: Mapping[int, int]) -> PositionQuery:
-        """Ask for each shard of `offsets`; commands and number of replies are ready to send."""
-        packed: list[Bytes] = [
-            resp.command(b"HGET", ShardKeys.of(table, shard).position, b"next") for shard in offsets
-        ]
-        return cls(tuple(offsets.values()), (packed, len(packed)))
+        """Ask for each shard of `offsets`."""
+        asked = tuple(Request.of(table, shard, (b"next",)) for shard in offsets)
+        return cls(tuple(offsets.values()), asked)
 
     def settled(self, replies: Sequence[Reply]) -> bool:
         """Tell whether every shard has come as far."""
         return all(
-            isinstance(reply, bytes) and int(reply) >= offset
+            isinstance(reply, list) and isinstance(reply[0], bytes) and int(reply[0]) >= offset
             for reply, offset in zip(replies, self.offsets, strict=True)
         )
 

@@ -9,21 +9,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import redis
 from numpy.typing import ArrayLike
-from redis.exceptions import RedisError, ResponseError
 
 from driftline.client.aio import READ_POLL, AsyncClient, AsyncTable, Options, Snapshot
-from driftline.client.reading import INIT, Query, Rows, check_on_missing
+from driftline.client.asking import Request
+from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
 from driftline.client.splitting import as_ids
+from driftline.client.sync_asker import SyncAsker
 from driftline.errors import StoreUnavailableError, TimedOutError
-from driftline.rows.connection import Reply, redact
-from driftline.rows.resp import Bytes
+from driftline.rows.connection import Reply
 from driftline.shard.spec import TableSpec
 
 _Result = TypeVar("_Result")
@@ -35,10 +34,10 @@ class Client:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._client = AsyncClient(options)
-        self._pool = redis.ConnectionPool.from_url(options.redis_url, protocol=2)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="driftline client", daemon=True)
         self._thread.start()
+        self._asker = SyncAsker(self._client.asker, self.run)
         self.run(self._client.__aenter__())
 
     def __enter__(self) -> Self:
@@ -61,7 +60,7 @@ class Client:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._pool.disconnect()
+        self._asker.close()
 
     def table(self, name: str) -> Table:
         """Return a handle on a table. Raises UnknownTableError."""
@@ -94,30 +93,13 @@ class Client:
             future.cancel()
             raise
 
-    def exchange(self, packed: list[Bytes], replies: int) -> list[Reply]:
-        """Send commands to Redis, once more if the connection was broken. Raises StoreUnavailableError."""
-        try:
-            return self._exchange(packed, replies)
-        except StoreUnavailableError:
-            self._pool.disconnect(inuse_connections=False)
-            return self._exchange(packed, replies)
+    def ask(self, table: str, requests: Sequence[Request]) -> list[Reply]:
+        """Return the replies of shards, one round trip per server: see `Asker.ask`."""
+        return self._asker.ask(table, requests)
 
-    def _exchange(self, packed: list[Bytes], replies: int) -> list[Reply]:
-        try:
-            connection = self._pool.get_connection()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(f"Redis at {redact(self._options.redis_url)}: {error}") from error
-        try:
-            connection.send_packed_command([b"".join(packed)], check_health=False)  # type: ignore[no-untyped-call]
-            return [_read(connection) for _ in range(replies)]
-        except (RedisError, OSError) as error:
-            connection.disconnect()  # type: ignore[no-untyped-call]
-            raise StoreUnavailableError(f"Redis at {redact(self._options.redis_url)}: {error}") from error
-        except BaseException:
-            connection.disconnect()  # type: ignore[no-untyped-call]  # replies may be under way
-            raise
-        finally:
-            self._pool.release(connection)
+    def move_shard(self, table: str, shard: int, server: str) -> int:
+        """Ask for a shard to be moved to another Redis server: see `AsyncClient.move_shard`."""
+        return self.run(self._client.move_shard(table, shard, server))
 
 
 class Table:
@@ -139,8 +121,7 @@ class Table:
         query = Query.of(as_ids(ids), self.spec.shards)
         if read_your_writes:
             self.wait_readable(timeout=timeout)
-        packed, replies = query.commands(self.spec.name)
-        answers = self._client.exchange(packed, replies) if replies else []
+        answers = self._client.ask(self.spec.name, query.requests(self.spec.name))
         rows = query.decode(answers, self.spec, on_missing)
         self._table.pending.note_read(rows)
         return rows
@@ -150,11 +131,17 @@ class Table:
         self._client.flush()
         deadline = time.monotonic() + timeout
         while (query := self._table.unread()) is not None:
-            if query.settled(self._client.exchange(*query.commands)):
+            if self._settled(query):
                 return
             if time.monotonic() > deadline:
                 raise TimedOutError(f"table {self.spec.name}: own pushes not readable within {timeout} s")
             time.sleep(READ_POLL)
+
+    def _settled(self, query: PositionQuery) -> bool:
+        try:
+            return query.settled(self._client.ask(self.spec.name, query.requests))
+        except StoreUnavailableError:  # a failover, a restart: waited out until the time-out
+            return False
 
     def push(
         self,
@@ -188,11 +175,3 @@ class Table:
     def flush(self) -> None:
         """Return when everything pushed is acknowledged by the log."""
         self._client.flush()
-
-
-def _read(connection: redis.Connection) -> Reply:
-    try:
-        reply: Reply = connection.read_response(disconnect_on_error=False)
-    except ResponseError as error:
-        return error
-    return reply

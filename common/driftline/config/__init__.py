@@ -4,7 +4,7 @@ Invariant: nothing here reads the environment, the working directory or a clock 
 its own accord; `load_settings` is given them, and every value can name its source.
 """
 
-from driftline.config.kafka import kafka_security
+from driftline.config.kafka import kafka_environment, kafka_security
 from driftline.config.keys import new_key, signing_key
 from driftline.config.loading import Loaded, Source, SourceKind, load_settings
 from driftline.config.settings import Settings, redact_url, shown
@@ -14,6 +14,7 @@ __all__ = [
     "Settings",
     "Source",
     "SourceKind",
+    "kafka_environment",
     "kafka_security",
     "load_settings",
     "new_key",

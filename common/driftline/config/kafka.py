@@ -6,7 +6,11 @@ and no error repeats it.
 
 from __future__ import annotations
 
-from driftline.config.settings import Settings
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from driftline.config.settings import ENV_PREFIX, Settings
 from driftline.errors import ConfigError
 from driftline.log.security import KafkaSecurity
 
@@ -23,6 +27,19 @@ def kafka_security(settings: Settings) -> KafkaSecurity:
     if password is None and settings.kafka_password_file is not None:
         password = _read(settings)
     return _security(settings, password)
+
+
+def kafka_environment(security: KafkaSecurity) -> Mapping[str, str]:
+    """Return the variables that give a child process this security, with paths made absolute.
+
+    What is not set is empty, which counts as not set.
+    """
+    variables: dict[str, str] = {}
+    for each in fields(security):
+        value = getattr(security, each.name)
+        text = str(value.absolute()) if isinstance(value, Path) else value or ""
+        variables[f"{ENV_PREFIX}KAFKA_{each.name.upper()}"] = text
+    return variables
 
 
 def check_kafka(settings: Settings) -> None:

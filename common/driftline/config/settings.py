@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-import redis.connection
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -20,6 +19,8 @@ from driftline.errors import ConfigError
 from driftline.frames.headers import Keyring
 from driftline.log.address import parse_address
 from driftline.log.limits import check_name
+from driftline.rows.address import parse as parse_redis
+from driftline.rows.address import redact
 
 ENV_PREFIX = "DRIFTLINE_"
 HIDDEN = "***"
@@ -37,7 +38,6 @@ _UNITS = {
     "gib": 1 << 30,
 }
 _SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)")
-_PASSWORD_QUERY = re.compile(r"([?&][^=&#]*(?:password|secret|token)[^=&#]*=)[^&#]*", re.IGNORECASE)
 
 
 def parse_size(value: object) -> object:
@@ -67,13 +67,7 @@ def redact_url(url: str) -> str:
     >>> redact_url("rediss://ann:s3@cret@host:6379/0?ssl_password=x")
     'rediss://ann:***@host:6379/0?ssl_password=***'
     """
-    # up to the last @: a password may hold an unescaped @ or /
-    head, at, tail = url.rpartition("@")
-    if at:
-        scheme, mark, login = head.partition("://") if "://" in head else ("", "", head)
-        user, colon, _ = login.partition(":")
-        head = f"{scheme}{mark}{user if colon else ''}{colon}{HIDDEN}"
-    return _PASSWORD_QUERY.sub(rf"\g<1>{HIDDEN}", head + at + tail)
+    return redact(url)
 
 
 def _no_truth_value(value: object) -> object:
@@ -128,8 +122,13 @@ class Settings(BaseSettings):
     )
     redis_url: str | None = Field(
         default=None,
-        description="Redis that holds the rows: `redis://`, `rediss://` or `unix://`. "
+        description="Redis that holds the rows: `redis://`, `rediss://` or `unix://`; several as "
+        "`a=redis://…,b=redis://…`; a cluster as `redis+cluster://host:port,host:port`. "
         "Not set: the one that `driftline up` started.",
+    )
+    placement: Literal["equal", "least-stored"] = Field(
+        default="equal",
+        description="Server of a new table's shards, with several: in turn, or the one that stores least.",
     )
     data_dir: Path = Field(
         default=Path(".driftline"),
@@ -237,15 +236,11 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        expected = "expected redis://[user:password@]host:port/database, rediss://… or unix:///path"
-        try:
-            parts = redis.connection.parse_url(value)  # type: ignore[no-untyped-call]
-        except ValueError:
-            raise ValueError(expected) from None
-        if not parts.get("host") and not parts.get("path"):
-            raise ValueError(expected)
+        if value is not None:
+            try:
+                parse_redis(value)
+            except ConfigError as error:  # does not repeat passwords
+                raise ValueError(str(error)) from None
         return value
 
     @field_validator("group")

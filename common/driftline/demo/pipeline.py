@@ -7,7 +7,6 @@ can be compared bit for bit with the same trainer in process.
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import secrets
 import sys
@@ -34,7 +33,7 @@ from driftline.demo.summary import Audit, render, summarise
 from driftline.demo.tables import Settings, TableSettings
 from driftline.frames.headers import Keyring
 from driftline.log import open_log
-from driftline.rows.connection import RedisConnection
+from driftline.rows.servers import Servers
 from driftline.stack.local import Endpoints, LocalStack
 
 _RECENT = 2_000  # pushes that the freshness shown while running covers
@@ -176,10 +175,10 @@ def _health(*tables: PipelineTable) -> Health:
 
 async def _audit(endpoints: Endpoints, shards: int) -> Audit:
     keyring = Keyring.parse(endpoints.key)
-    connect = functools.partial(RedisConnection.open, endpoints.redis_url)
+    servers = Servers.at(endpoints.redis_url)
     names = [_spec(name, table, endpoints, shards).name for name, table in _tables()]
     async with open_log(endpoints.log_url, endpoints.security) as log:
-        audits = [await audit_table(log, connect, keyring, name, shards) for name in names]
+        audits = [await audit_table(log, servers, keyring, name, shards) for name in names]
     rows, records = sum(each.rows for each in audits), sum(each.records for each in audits)
     if all(each.ok for each in audits):
         return Audit(True, f"ok: {rows:,} rows equal a replay of {records:,} records, bit for bit")

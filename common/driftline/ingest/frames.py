@@ -71,5 +71,4 @@ def _by_shard(ids: NDArray[np.uint64], shards: int) -> Iterator[tuple[int, NDArr
     home = shard_of(ids, shards)
     order = np.argsort(home, kind="stable")
     present, starts = np.unique(home[order], return_index=True)
-    for shard, places in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
-        yield shard, places
+    yield from zip(present.tolist(), np.split(order, starts[1:]), strict=True)

@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import redis.asyncio
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from driftline.errors import ConfigError, StoreUnavailableError
+from driftline.rows.address import redact
 from driftline.rows.resp import Bytes
 
 Reply = bytes | int | None | list["Reply"] | Exception
@@ -48,12 +49,18 @@ class RedisConnection:
     async def open(cls, url: str) -> RedisConnection:
         """Connect to `url`. Raises ConfigError for a malformed URL, StoreUnavailableError otherwise."""
         try:
-            pool = redis.asyncio.ConnectionPool.from_url(url, protocol=2, socket_connect_timeout=5)
-        except ValueError as error:
-            raise ConfigError(f"Redis URL {redact(url)!r}: {error}") from None
+            # Without a socket time-out of its own (`exchange` has one): with it redis-py sends under
+            # asyncio.wait_for, which on Python 3.11 may swallow a cancellation.
+            pool = redis.asyncio.ConnectionPool.from_url(
+                url, protocol=2, socket_connect_timeout=5, socket_timeout=None
+            )
+        except ValueError:  # its text may hold a part of the password
+            raise ConfigError(f"Redis URL {redact(url)!r} is malformed") from None
         connection: redis.asyncio.Connection = pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
+        except (AuthenticationError, NoPermissionError) as error:
+            raise ConfigError(f"Redis at {redact(url)} refuses the login: {error}") from None
         except (TimeoutError, RedisError, OSError) as error:
             raise StoreUnavailableError(f"Redis at {redact(url)}: {error}") from error
         return cls(connection)
@@ -84,12 +91,3 @@ class RedisConnection:
         self._broken = True
         with contextlib.suppress(RedisError, OSError):  # closing a broken socket may fail again
             await self._connection.disconnect(nowait=True)
-
-
-def redact(url: str) -> str:
-    """Return `url` without its password."""
-    head, at, tail = url.rpartition("@")
-    if not at:
-        return url
-    scheme, slashes, user = head.partition("://")
-    return f"{scheme}{slashes}{user.partition(':')[0]}:***@{tail}"

@@ -130,4 +130,4 @@ def join(values: Sequence[bytes | None], length: int) -> tuple[NDArray[np.bool_]
 
 def as_bytes(matrix: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Return a (n, k) matrix of little-endian numbers as (n, bytes)."""
-    return np.ascontiguousarray(matrix).view(np.uint8).reshape(len(matrix), -1)
+    return np.ascontiguousarray(matrix).view(np.uint8)

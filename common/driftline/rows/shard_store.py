@@ -16,8 +16,9 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from redis.exceptions import NoPermissionError, OutOfMemoryError
 
-from driftline.errors import FenceLostError, PositionError, StoreUnavailableError
+from driftline.errors import ConfigError, FenceLostError, PositionError, StoreUnavailableError
 from driftline.frames.states import TOMBSTONE
 from driftline.rows import resp
 from driftline.rows.connection import Connect, Connection, Reply
@@ -30,6 +31,8 @@ from driftline.shard.position import Position
 _BACK_OFF = (0.01, 0.05, 0.2, 0.5, 1.0)
 _READ_ATTEMPTS = 5
 _FENCE = (b"next", b"owner")
+MOVED = b"moved:"
+"""Begins the owner of a shard that has left its server: no writer has such a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +52,22 @@ class ShardStore:
         self._connection: Connection | None = None
         self._fence: tuple[bytes, bytes] = (b"", b"")
         self._lock = asyncio.Lock()
+        self._lost: FenceLostError | None = None
+        self.full: str | None = None  # why Redis takes no writes for want of memory, until it does again
 
     async def take(self) -> Stored:
         """Become the owner and return what is stored.
 
         Waits for Redis as long as it takes. Raises PositionError when rows and position do
         not belong together; what another owner has not committed by now it never will.
+        FenceLostError: the shard is not on this server any more.
         """
         async with self._lock:
-            for delay in _delays():
+            for delay in delays():
                 try:
                     stored = await self._read()
                     if await self._write_owner(stored):
+                        self.full = None
                         return stored
                 except StoreUnavailableError:
                     await self._drop()
@@ -74,7 +81,7 @@ class ShardStore:
             packed += resp.on_ids(b"HMGET", self._keys.state, ids)
         packed.append(resp.command(b"HMGET", self._keys.position, *_FENCE))
         async with self._lock:
-            for delay in _delays():
+            for delay in delays():
                 try:
                     *columns, fence = await self._exchange(packed, 3 if layout.separate_state else 2)
                     self._check_fence(fence, self._fence)
@@ -96,14 +103,14 @@ class ShardStore:
         body, commands = self._transaction(layout, delta, published)
         packed = [resp.command(b"MULTI"), *body, resp.command(b"EXEC"), *self._arm()]
         async with self._lock:
-            for delay in _delays():
+            for delay in delays():
                 try:
                     replies = await self._exchange(packed, commands + 4)
                     if replies[commands + 1] is None:
-                        raise FenceLostError(f"{self._name}: another writer moved the position")
+                        raise self._lose("another writer moved the position")
                     self._check_fence(replies[-1], after)
                     self._check_executed(replies[commands + 1])
-                    self._fence = after
+                    self._fence, self.full = after, None
                     return
                 except StoreUnavailableError:
                     await self._drop()
@@ -112,6 +119,51 @@ class ShardStore:
                         self._fence = after
                         return
         raise AssertionError("unreachable: delays never end")
+
+    async def resume(self, following: int) -> None:
+        """Go on as the owner that left the position at `following`. Raises FenceLostError."""
+        async with self._lock:
+            self._fence = (b"%d" % following, self._owner)
+            await self._rearm(self._fence)
+
+    async def leave(self, target: str) -> dict[bytes, bytes]:
+        """Make this server a signpost to `target` and return the position as it was left.
+
+        From then on no commit of anybody can take effect here. Raises FenceLostError.
+        """
+        token = MOVED + self._owner
+        after = (self._fence[0], token)
+        key = self._keys.position
+        packed = [
+            resp.command(b"MULTI"),
+            resp.command(b"HSET", key, b"moved_to", target.encode(), b"owner", token),
+            resp.command(b"EXEC"),
+        ]
+        async with self._lock:
+            for delay in delays():
+                try:
+                    if self._fence != after:
+                        replies = await self._exchange(packed, 3)
+                        if replies[2] is None:
+                            raise self._lose("another writer moved the position")
+                        self._fence = after
+                    (flat,) = await self._exchange([resp.command(b"HGETALL", key)], 1)
+                    return pairs(flat)
+                except StoreUnavailableError:
+                    await self._drop()
+                    await asyncio.sleep(delay)
+                    self._fence = await self._rearm(self._fence, after)
+        raise AssertionError("unreachable: delays never end")
+
+    @property
+    def owner(self) -> bytes:
+        """The token that this owner writes."""
+        return self._owner
+
+    @property
+    def keys(self) -> ShardKeys:
+        """The keys of the shard."""
+        return self._keys
 
     async def close(self) -> None:
         """Close the connection; the shard stays owned until somebody else takes it."""
@@ -134,8 +186,9 @@ class ShardStore:
         ]
         for _ in range(_READ_ATTEMPTS):  # another owner may commit between the two reads
             _, flat, rows = await self._exchange(packed, 3)
-            items = cast("list[bytes]", flat)
-            fields = dict(zip(items[::2], items[1::2], strict=True))
+            fields = pairs(flat)
+            if b"moved_to" in fields:
+                raise FenceLostError(f"{self._name} has moved to server {fields[b'moved_to'].decode()}")
             position = Position.from_fields(fields) if fields else None
             if rows == (position.rows if position else 0):
                 self._fence = (fields.get(b"next", b""), fields.get(b"owner", b""))
@@ -190,17 +243,24 @@ class ShardStore:
         return packed, commands
 
     async def _exchange(self, packed: Sequence[Bytes], replies: int) -> list[Reply]:
+        if self._lost is not None:
+            raise self._lost
         if self._connection is None:
             self._connection = await self._connect()
         answers = await self._connection.exchange(packed, replies)
         for answer in answers:
+            if isinstance(answer, NoPermissionError):
+                await self._drop()
+                raise ConfigError(f"Redis does not let this user work on {self._name}: {answer}")
             if isinstance(answer, Exception):  # out of memory, loading, read-only: nothing was written
+                if isinstance(answer, OutOfMemoryError) or str(answer).startswith("OOM"):
+                    self.full = f"maxmemory is reached: {answer}"
                 raise StoreUnavailableError(f"Redis refused a command on {self._name}: {answer}")
         return answers
 
     async def _rearm(self, *expected: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
         """Reconnect, watch, and return which of the expected fences holds."""
-        for delay in _delays():
+        for delay in delays():
             try:
                 _, fence = await self._exchange(self._arm(), 2)
             except StoreUnavailableError:
@@ -210,9 +270,7 @@ class ShardStore:
             for candidate in reversed(expected):
                 if fence == list(candidate):
                     return candidate
-            raise FenceLostError(
-                f"{self._name}: after a reconnect the position is {fence!r}, not {expected[0]!r}"
-            )
+            raise self._lose(f"after a reconnect the position is {fence!r}, not {expected[0]!r}")
         raise AssertionError("unreachable: delays never end")
 
     def _check_executed(self, replies: Reply) -> None:
@@ -222,9 +280,15 @@ class ShardStore:
 
     def _check_fence(self, reply: Reply, expected: tuple[bytes, bytes]) -> None:
         if reply != list(expected):
-            raise FenceLostError(
-                f"{self._name}: the position is {reply!r}, this owner left it at {expected!r}"
-            )
+            raise self._lose(f"the position is {reply!r}, this owner left it at {expected!r}")
+
+    def _lose(self, message: str) -> FenceLostError:
+        """Return the error, and let nothing more go out.
+
+        The connection may watch the other's position by now, and a transaction on it would succeed.
+        """
+        self._lost = FenceLostError(f"{self._name}: {message}")
+        return self._lost
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -232,9 +296,15 @@ class ShardStore:
             await connection.close()
 
 
+def pairs(reply: Reply) -> dict[bytes, bytes]:
+    """Return the fields in a reply to HGETALL."""
+    items = cast("list[bytes]", reply)
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
 async def read_fields(connect: Connect, keys: ShardKeys, *names: bytes) -> list[bytes | None]:
     """Return fields of a shard's position, None where not stored; waits for Redis as long as it takes."""
-    for delay in _delays():
+    for delay in delays():
         try:
             connection = await connect()
             try:
@@ -249,7 +319,7 @@ async def read_fields(connect: Connect, keys: ShardKeys, *names: bytes) -> list[
     raise AssertionError("unreachable: delays never end")
 
 
-def _delays() -> Iterator[float]:
+def delays() -> Iterator[float]:
     """Yield back-off times in seconds, without end."""
     yield from _BACK_OFF
     yield from repeat(_BACK_OFF[-1])

@@ -5,7 +5,8 @@ at most one server runs on a data directory.
 """
 
 from driftline.servers.kafka import KafkaBroker
+from driftline.servers.kafka_cluster import KafkaCluster
 from driftline.servers.redis import RedisServer
 from driftline.servers.s3 import S3Gateway
 
-__all__ = ["KafkaBroker", "RedisServer", "S3Gateway"]
+__all__ = ["KafkaBroker", "KafkaCluster", "RedisServer", "S3Gateway"]

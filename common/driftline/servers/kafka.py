@@ -1,4 +1,4 @@
-"""A single-node Kafka broker (KRaft) on loopback, from the jars of `org.apache.kafka:kafka_2.13`.
+"""A Kafka broker (KRaft) on loopback, from the jars of `org.apache.kafka:kafka_2.13`.
 
 Invariant: the data directory is formatted once and keeps its cluster id; what the
 broker acknowledged survives a kill of the process; ports stay the same over
@@ -16,6 +16,7 @@ import struct
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from driftline.errors import ConfigError
@@ -26,7 +27,6 @@ from driftline.servers.local import HOST, LocalServer
 _JVM = ("-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
 _SETTINGS = {
     "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "auto.create.topics.enable": "false",
     "message.max.bytes": str(8 << 20),
@@ -58,6 +58,28 @@ rootLogger.appenderRef.console.ref = console
 _GET_JARS = "`make tools` copies them into $DRIFTLINE_TOOLS/kafka (it needs Maven)"
 
 
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """A node's place among the controllers of a cluster."""
+
+    cluster: str  # id of the cluster
+    node: int
+    controllers: Mapping[int, int]  # node -> controller port
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSecurity:
+    """What the clients' listener asks of clients; another one, without any, is for the operator.
+
+    `users` are SCRAM-SHA-512 credentials, known from the first start. `settings` holds the
+    broker's side: key store, trust store, authorizer.
+    """
+
+    protocol: str
+    users: Mapping[str, str] = field(default_factory=dict, repr=False)
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
 class KafkaBroker(LocalServer):
     """One broker and controller in one process.
 
@@ -68,10 +90,12 @@ class KafkaBroker(LocalServer):
     port: fixed port; None takes a free one and keeps it (the controller's port is always a free one).
     heap_mb: the JVM's maximum heap, MiB.
     settings: broker properties on top of ours.
+    quorum: this broker's place in a cluster, see `KafkaCluster`; None: a cluster of its own.
+    security: what clients must bring; None: nothing.
     """
 
     name = "kafka"
-    ports_needed = 2
+    ports_needed = 3  # clients, controllers, operator
     start_timeout = 60.0  # a JVM on a machine that is busy with other things
 
     def __init__(
@@ -82,11 +106,15 @@ class KafkaBroker(LocalServer):
         port: int | None = None,
         heap_mb: int = 512,
         settings: Mapping[str, str] | None = None,
+        quorum: Quorum | None = None,
+        security: ListenerSecurity | None = None,
     ) -> None:
         super().__init__(data_dir, port=port)
         self.jars_dir = jars_dir.absolute()
         self._heap_mb = heap_mb
         self._settings = dict(settings or {})
+        self._quorum = quorum
+        self._security = security
 
     @property
     def bootstrap(self) -> str:
@@ -98,6 +126,17 @@ class KafkaBroker(LocalServer):
         """URL for driftline, stable over restarts."""
         return f"kafka://{self.bootstrap}"
 
+    @property
+    def operator_url(self) -> str:
+        """URL that asks for no credentials, also where clients must bring them."""
+        return self.url if self._security is None else f"kafka://{HOST}:{self._ports[2]}"
+
+    def _choose_ports(self) -> Sequence[int]:
+        client, controller, operator = super()._choose_ports()
+        if self._quorum is not None:
+            controller = self._quorum.controllers[self._quorum.node]
+        return [client, controller, operator]
+
     def _command(self, ports: Sequence[int]) -> Command:
         java = find_java()
         if not any(self.jars_dir.glob("kafka_2.13-*.jar")):
@@ -107,12 +146,14 @@ class KafkaBroker(LocalServer):
         logging = self.data_dir / "log4j2.properties"
         logging.write_text(_LOGGING)
         properties = self.data_dir / "server.properties"
-        client, controller = (f"{HOST}:{port}" for port in ports)
+        quorum = self._quorum or Quorum(new_cluster_id(), 1, {1: ports[1]})
         settings = {
             **_SETTINGS,
-            "listeners": f"PLAINTEXT://{client},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{client}",
-            "controller.quorum.voters": f"1@{controller}",
+            **_listeners(ports, self._security),
+            "node.id": str(quorum.node),
+            "controller.quorum.voters": ",".join(
+                f"{node}@{HOST}:{port}" for node, port in quorum.controllers.items()
+            ),
             "log.dirs": str(log_dir),
             **self._settings,
         }
@@ -122,12 +163,12 @@ class KafkaBroker(LocalServer):
             *("-cp", str(self.jars_dir / "*")),
         ]
         if not (log_dir / "meta.properties").exists():
-            _format(run, properties)
+            _format(run, properties, quorum.cluster, self._security.users if self._security else {})
         # SIGKILL when the parent dies: a JVM's shutdown hooks may hang, and the log survives it.
         return Command([*run, "kafka.Kafka", str(properties)], death_signal=signal.SIGKILL)
 
     def _answers(self, ports: Sequence[int], pid: int) -> bool:
-        return brokers_alive(HOST, ports[0]) > 0
+        return brokers_alive(HOST, ports[0] if self._security is None else ports[2]) > 0
 
 
 def find_jars() -> Path:
@@ -173,10 +214,40 @@ def brokers_alive(host: str, port: int) -> int:
     return int(struct.unpack_from(">i", reply, 12)[0])
 
 
-def _format(run: Sequence[str], properties: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+def _listeners(ports: Sequence[int], security: ListenerSecurity | None) -> Mapping[str, str]:
+    client, controller, operator = (f"{HOST}:{port}" for port in ports)
+    if security is None:
+        return {
+            "listeners": f"PLAINTEXT://{client},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{client}",
+        }
+    protocol = security.protocol
+    return {
+        "listeners": f"{protocol}://{client},OPERATOR://{operator},CONTROLLER://{controller}",
+        "advertised.listeners": f"{protocol}://{client},OPERATOR://{operator}",
+        "listener.security.protocol.map": f"CONTROLLER:PLAINTEXT,OPERATOR:PLAINTEXT,{protocol}:{protocol}",
+        "inter.broker.listener.name": "OPERATOR",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        f"listener.name.{protocol.lower()}.scram-sha-512.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        ),
+        **security.settings,
+    }
+
+
+def new_cluster_id() -> str:
+    """Return an id as Kafka wants it: 16 random bytes in base64, for URLs and without padding."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def _format(run: Sequence[str], properties: Path, cluster: str, users: Mapping[str, str]) -> None:
+    credentials = [
+        word
+        for name, password in users.items()
+        for word in ("--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]")
+    ]
     done = subprocess.run(
-        [*run, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
+        [*run, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), *credentials],
         capture_output=True,
         text=True,
         check=False,

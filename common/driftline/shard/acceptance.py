@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from driftline.errors import ConfigError, FrameError, StateError
 from driftline.frames.events import (
     BARRIER,
+    MOVE,
     PREPARE,
     QUARANTINE,
     RESTORE,
@@ -159,8 +160,24 @@ def check_op(op: Op, position: Position) -> None:
         if op.rows is None or op.state is None:
             raise FrameError(Reason.BAD_OP, "restore-rows needs rows and state")
         check_values(op.ids, op.rows, op.state, op.shard, spec)
+    elif op.kind == MOVE:
+        check_move(op, spec.shards)
     elif op.kind not in (BARRIER, PREPARE, RESTORE):
         raise FrameError(Reason.BAD_OP, f"op {op.kind!r}")
+
+
+def check_move(op: Op, shards: int) -> None:
+    """Raise FrameError unless the op names one of `shards` shards and a server. Rows do not change by it."""
+    shard, server = op.body.get("shard"), op.body.get("server")
+    if isinstance(shard, bool) or not isinstance(shard, int) or not 0 <= shard < shards:
+        raise FrameError(Reason.BAD_OP, f"move of shard {shard!r}, the table has {shards}")
+    if not isinstance(server, str) or not server:
+        raise FrameError(Reason.BAD_OP, f"move to server {server!r}")
+
+
+def spec_body(op: Op) -> dict[str, object]:
+    """Return the table spec in a spec op, without the server that its router chose for the shard."""
+    return {name: value for name, value in op.body.items() if name != "server"}
 
 
 def quarantined_producer(op: Op) -> bytes:
@@ -187,7 +204,7 @@ def _check_spec(op: Op, position: Position) -> None:
             f"{MACHINE_VERSION}: upgrade the aggregator"
         )
     try:
-        spec = TableSpec.from_json(op.body)
+        spec = TableSpec.from_json(spec_body(op))
     except ConfigError as error:
         raise FrameError(Reason.BAD_SPEC, str(error)) from None
     if spec.name != op.table or op.shard >= spec.shards:

@@ -27,7 +27,7 @@ from driftline.frames.headers import Keyring
 from driftline.frames.states import GRADIENT_CAUSE, RESTORE_CAUSE, TOMBSTONE, States
 from driftline.ids import lsn
 from driftline.log.base import Record
-from driftline.shard.acceptance import quarantined_producer
+from driftline.shard.acceptance import quarantined_producer, spec_body
 from driftline.shard.cache import RowBlock, RowCache
 from driftline.shard.dictionary import NOT_FOUND
 from driftline.shard.numerics import initial_rows
@@ -129,7 +129,7 @@ class Shard:
         at = lsn(position.gen, record.offset)
         self._screen.advance(record)
         if op.kind == SPEC:
-            position.spec = orjson.dumps(op.body, option=orjson.OPT_SORT_KEYS).decode()
+            position.spec = orjson.dumps(spec_body(op), option=orjson.OPT_SORT_KEYS).decode()
             self._enter_spec()
         elif op.kind == QUARANTINE:
             producer = quarantined_producer(op)

@@ -57,7 +57,8 @@ class TableSpec:
     machine_version: int = MACHINE_VERSION
 
     def __post_init__(self) -> None:
-        for label, name in (("table name", self.name), ("group", self.group)):
+        names: dict[str, object] = {"table name": self.name, "group": self.group}  # JSON may hold anything
+        for label, name in names.items():
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise ConfigError(f"{label} {name!r}: 1 to 100 letters, digits, '_' or '-'")
         _whole("dim", self.dim, 1, 8192)

@@ -11,12 +11,11 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from driftline.config import Settings, kafka_security, signing_key
+from driftline.config import Settings, kafka_environment, kafka_security, signing_key
 from driftline.errors import DriftlineError
 from driftline.log.security import OPEN, KafkaSecurity
 from driftline.servers.child import Child, Command, spawn
@@ -124,7 +123,7 @@ class LocalStack:
             "DRIFTLINE_FLUSH_BYTES": str(settings.flush_bytes),
             "DRIFTLINE_PUBLISH_WINDOW": str(settings.publish_window),
             "DRIFTLINE_LOG_LEVEL": settings.log_level,
-            **_kafka_environment(kafka_security(settings)),
+            **kafka_environment(kafka_security(settings)),
             # one thread of arithmetic: rows are too few per call for more to pay
             "OPENBLAS_NUM_THREADS": "1",
         }
@@ -142,16 +141,6 @@ class LocalStack:
                     self._worker = self._spawn_worker()
             except DriftlineError as error:
                 _logger.error("cannot start again, trying on: %s", error)
-
-
-def _kafka_environment(security: KafkaSecurity) -> Mapping[str, str]:
-    """Return `security` as environment variables; an empty one counts as not set."""
-    variables: dict[str, str] = {}
-    for each in fields(security):
-        value = getattr(security, each.name)
-        text = str(value.absolute()) if isinstance(value, Path) else value or ""
-        variables[f"DRIFTLINE_KAFKA_{each.name.upper()}"] = text
-    return variables
 
 
 def _absolute(log_url: str) -> str:

@@ -21,11 +21,12 @@ from driftline.frames.headers import Keyring
 from driftline.log import Log, open_log
 from driftline.metrics import SampleCollector
 from driftline.ops.catalogue import Catalogue
-from driftline.rows.connection import RedisConnection
+from driftline.rows.servers import Servers
 from driftline.shard.numerics import check_machine
 from driftline.shard.spec import TableSpec
 from driftline.stack.run_file import redis_url
 from driftline_services.aggregator.core import Aggregator
+from driftline_services.aggregator.memory_watch import check_servers, watch_servers
 from driftline_services.aggregator.runner import Limits
 from driftline_services.aggregator.status import Status
 from driftline_services.chassis import ChassisApp, ChassisSettings, make_app, patiently
@@ -44,14 +45,15 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
     """Open everything an aggregator needs and yield its app. Raises ConfigError."""
     check_machine()
     keyring = Keyring.parse(signing_key(settings))
-    connect = functools.partial(RedisConnection.open, redis_url(settings))
+    servers = Servers.at(redis_url(settings))
+    await check_servers(servers)
     security = kafka_security(settings)
     log = open_log(settings.log_url, security)
     await patiently("connecting to the log", log.start)
     async with log:
         for name in (topics.ops(settings.group), topics.refused_ops(settings.group)):
             await patiently(f"creating topic {name}", functools.partial(log.create_topic, name, 1))
-        await _create_ingest(log, settings)
+        await patiently("creating the ingest topic", functools.partial(_create_ingest, log, settings))
 
         async def on_table(spec: TableSpec) -> None:
             await app.chassis.subscribe([topics.gradients(spec.name)])
@@ -63,7 +65,14 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             publish_window=settings.publish_window,
         )
         aggregator = Aggregator(
-            settings.group, log, connect, keyring, catalogue, limits, settings.ingest_incarnation
+            settings.group,
+            log,
+            servers,
+            keyring,
+            catalogue,
+            limits,
+            settings.ingest_incarnation,
+            settings.placement,
         )
         app = make_app(
             consumer_group(settings.group),
@@ -81,6 +90,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
         tasks = [
             asyncio.create_task(catalogue.follow(), name="catalogue"),
             asyncio.create_task(status.follow(), name="status"),
+            asyncio.create_task(watch_servers(servers), name="redis servers"),
         ]
         for task in tasks:
             task.add_done_callback(functools.partial(_crash, app))

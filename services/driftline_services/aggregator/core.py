@@ -19,15 +19,20 @@ from driftline.frames.headers import Keyring
 from driftline.log import Log
 from driftline.ops.catalogue import Catalogue
 from driftline.rows.connection import Connect
-from driftline.rows.layout import ShardKeys
-from driftline.rows.shard_store import ShardStore, read_fields
+from driftline.rows.placement import EQUAL
+from driftline.rows.servers import ONLY, Servers
+from driftline.rows.shard_store import ShardStore
 from driftline_services.aggregator.ingest import IngestRouter
+from driftline_services.aggregator.moving import Homes
+from driftline_services.aggregator.placing import Placement
 from driftline_services.aggregator.router import Router, resume_offset
 from driftline_services.aggregator.runner import Limits, ShardRunner
 from driftline_services.chassis import Batch, Flow, TopicPartition
 
 _logger = logging.getLogger(__name__)
 _GRADIENTS = ".gradients"
+_PATIENCE = 5.0
+"""Seconds that a start waits for shards whose server is away, before it goes on with the others."""
 
 
 class Aggregator:
@@ -37,20 +42,25 @@ class Aggregator:
         self,
         group: str,
         log: Log,
-        connect: Connect,
+        redis: Servers | Connect,
         keyring: Keyring,
         catalogue: Catalogue,
         limits: Limits,
         ingest_incarnation: int = 0,
+        placement: str = EQUAL,
     ) -> None:
-        self._group, self._log, self._connect, self._keyring = group, log, connect, keyring
+        self._group, self._log, self._keyring = group, log, keyring
+        servers = redis if isinstance(redis, Servers) else Servers.by_connect({ONLY: redis})
         self._catalogue, self._limits, self._share = catalogue, limits, limits
-        self._router = Router(log, group, keyring, catalogue.tables)
-        self.ingest = IngestRouter(group, log, keyring, catalogue, connect, ingest_incarnation)
+        self._homes = Homes(servers, log, keyring)
+        self._router = Router(log, group, keyring, catalogue.tables, Placement(servers, placement))
+        self.ingest = IngestRouter(group, log, keyring, catalogue, servers.aside, ingest_incarnation)
         self._name = uuid.uuid4().hex
         self._takeovers = 0
         self._flow: Flow | None = None
         self._watches: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._late: dict[TopicPartition, asyncio.Task[None]] = {}
+        self.taking: dict[TopicPartition, ShardStore] = {}
         self.runners: dict[TopicPartition, ShardRunner] = {}
         self.stopped: dict[TopicPartition, StateError] = {}
         self.assigned: frozenset[TopicPartition] | None = (
@@ -66,8 +76,34 @@ class Aggregator:
         self.assigned = frozenset(tp for tp in partitions if tp.topic != topics.ops(self._group))
         shards = sum(not self._is_ingest(tp) for tp in self.assigned)
         self._share = self._limits.shared_by(max(1, shards))
-        starts = await asyncio.gather(*(self._begin(tp) for tp in sorted(partitions)))
-        return {tp: start for tp, start in zip(sorted(partitions), starts, strict=True) if start is not None}
+        begun = {tp: asyncio.create_task(self._begin(tp), name=f"begin {tp}") for tp in sorted(partitions)}
+        try:
+            if begun:
+                await asyncio.wait(begun.values(), timeout=_PATIENCE, return_when=asyncio.FIRST_EXCEPTION)
+            ready = {tp: task.result() for tp, task in begun.items() if task.done()}
+        except BaseException:
+            for task in begun.values():
+                task.cancel()
+            await asyncio.gather(*begun.values(), return_exceptions=True)
+            raise
+        for tp, task in begun.items():
+            if tp not in ready:  # its server is away: the others do not wait for it
+                self._late[tp] = asyncio.create_task(self._resume_late(tp, task), name=f"late {tp}")
+        return {tp: start for tp, start in ready.items() if start is not None}
+
+    async def _resume_late(self, tp: TopicPartition, begun: asyncio.Task[int | None]) -> None:
+        try:
+            start = await begun
+        except asyncio.CancelledError:
+            begun.cancel()
+            await asyncio.gather(begun, return_exceptions=True)
+            raise
+        except Exception as error:  # noqa: BLE001 - as from `load`: it stops the worker, which says why
+            self._running.crash(error)
+            return
+        del self._late[tp]
+        if start is not None:
+            self._running.resume(tp, start)
 
     async def apply(self, batch: Batch) -> None:
         if batch.topic == topics.ops(self._group):
@@ -83,24 +119,35 @@ class Aggregator:
         runner = self.runners[batch.tp]
         try:
             await runner.apply(batch.records)
-        except FenceLostError:
+        except FenceLostError as error:
             self._running.hold(batch.tp)  # the watch takes the shard over again
+            runner.lose(error)
             return
         except StateError as error:
             self._stop(batch.tp, error)
+            self._watches.pop(batch.tp).cancel()
+            await self.runners.pop(batch.tp).close()
             return
         self._running.hint(batch.tp, runner.progress.committed)
 
     async def release(self, partitions: frozenset[TopicPartition]) -> None:
         self.assigned = frozenset()
-        mine = [tp for tp in partitions if tp in self.runners]
-        await asyncio.gather(*(self._release(tp) for tp in mine))
+        late = [self._late.pop(tp) for tp in partitions if tp in self._late]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        await asyncio.gather(*(self._release(tp) for tp in sorted(partitions)))
 
     async def _release(self, tp: TopicPartition) -> None:
-        runner = self.runners.pop(tp)
-        self._watches.pop(tp).cancel()
+        watch = self._watches.pop(tp, None)
+        if watch is not None:  # it may be taking the shard over again
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        runner = self.runners.pop(tp, None)
+        if runner is None:
+            return
         try:
-            await runner.drain()
+            await runner.finish()
         except FenceLostError as error:
             _logger.warning("%s: not everything applied was committed: %s", _shard_name(tp), error)
         finally:
@@ -111,34 +158,45 @@ class Aggregator:
             return await self._router_start()
         if self._is_ingest(tp):
             return await self._ingest_start(tp)
-        table = table_of(tp)
-        self._takeovers += 1
-        owner = f"{self._name}:{self._takeovers}".encode()
-        store = ShardStore(self._connect, ShardKeys.of(table, tp.partition), owner)
-        runner = ShardRunner(
-            table, tp.partition, store=store, log=self._log, keyring=self._keyring, limits=self._share
-        )
         try:
-            start = await runner.start()
+            runner, start = await self._take(tp)
         except StateError as error:
-            await runner.close()
             self._stop(tp, error)
             return None
-        except BaseException:
-            await runner.close()
-            raise
+        finally:
+            self.taking.pop(tp, None)
         self.runners[tp] = runner
         self._watches[tp] = asyncio.create_task(self._watch(tp, runner), name=f"watch {_shard_name(tp)}")
         _logger.info("%s taken over, reading from offset %d", _shard_name(tp), start)
         return start
 
+    async def _take(self, tp: TopicPartition) -> tuple[ShardRunner, int]:
+        table = table_of(tp)
+        while True:
+            self._takeovers += 1
+            owner = f"{self._name}:{self._takeovers}".encode()
+            store = self.taking[tp] = await self._homes.settle(table, tp.partition, owner)
+            runner = ShardRunner(
+                table,
+                tp.partition,
+                store=store,
+                log=self._log,
+                keyring=self._keyring,
+                limits=self._share,
+                move=self._homes.move,
+            )
+            try:
+                return runner, await runner.start()
+            except FenceLostError as error:  # it has just moved on
+                await runner.close()
+                _logger.info("%s: %s", _shard_name(tp), error)
+            except BaseException:
+                await runner.close()
+                raise
+
     async def _router_start(self) -> int:
         await self._catalogue.catch_up()
-        seen: dict[tuple[str, int], int] = {}
-        for name, born in self._catalogue.tables.items():
-            for shard in range(born.spec.shards):
-                (op,) = await read_fields(self._connect, ShardKeys.of(name, shard), b"op")
-                seen[name, shard] = int(op or b"0")
+        seen = await self._homes.ops_seen(self._catalogue.tables)
         begin = (await self._log.bounds(topics.ops(self._group), 0)).begin
         start = resume_offset(self._catalogue.tables, seen)
         return begin if start is None else max(start, begin)
@@ -156,11 +214,18 @@ class Aggregator:
         if not isinstance(error, FenceLostError):
             self._running.crash(error)
             return
+        try:
+            await self._regain(tp, runner, error)
+        except Exception as failure:  # noqa: BLE001 - nobody else would hear of it
+            self._running.crash(failure)
+
+    async def _regain(self, tp: TopicPartition, runner: ShardRunner, error: FenceLostError) -> None:
         self.fence_losses += 1
         _logger.warning("%s: fence lost, dropping what is not committed: %s", _shard_name(tp), error)
         await self._running.hold(tp)
+        self.runners.pop(tp, None)
         await runner.close()
-        (owner,) = await read_fields(self._connect, ShardKeys.of(table_of(tp), tp.partition), b"owner")
+        owner = await self._homes.owner(table_of(tp), tp.partition)
         if owner is not None and not owner.startswith(self._name.encode()):
             self._running.crash(error)  # somebody else's now, unless the group gives it to us again
             return
@@ -179,6 +244,11 @@ class Aggregator:
             return self.ingest.positions.get(tp.partition)
         runner = self.runners.get(tp)
         return runner.progress.applied if runner else None
+
+    def store_full(self, tp: TopicPartition) -> str | None:
+        """Return why Redis takes no writes of a shard for want of memory; None while it does."""
+        runner, taking = self.runners.get(tp), self.taking.get(tp)
+        return runner.store_full if runner else taking.full if taking else None
 
     def _is_ingest(self, tp: TopicPartition) -> bool:
         return tp.topic == topics.ingest(self._group)

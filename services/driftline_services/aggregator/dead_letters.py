@@ -6,9 +6,14 @@ written twice (a crash between it and the commit) is recognised as one.
 
 from __future__ import annotations
 
+from driftline.dlq import letters as form
 from driftline.frames.headers import cloud_event
 from driftline.log import MAX_RECORD_BYTES, Outgoing, record_size
 from driftline.shard.plan import Rejected
+
+_MESSAGE_BYTES = 1000
+_HEAD_BYTES = 4096
+"""Kept of a value too large to be held twice."""
 
 
 def dead_letter(table: str, shard: int, rejected: Rejected) -> Outgoing:
@@ -17,14 +22,16 @@ def dead_letter(table: str, shard: int, rejected: Rejected) -> Outgoing:
     origin = f"{shard}:{record.offset}"
     own = (
         *cloud_event("rejected", f"table/{table}", origin),
-        ("dl-reason", rejected.reason.encode()),
-        ("dl-message", rejected.message.encode()[:1000]),
-        ("dl-offset", b"%d" % record.offset),
-        ("dl-partition", b"%d" % shard),
-        ("dl-timestamp", b"%d" % record.timestamp),
+        (form.REASON, rejected.reason.encode()),
+        (form.MESSAGE, rejected.message.encode()[:_MESSAGE_BYTES]),
+        (form.OFFSET, b"%d" % record.offset),
+        (form.PARTITION, b"%d" % shard),
+        (form.TIMESTAMP, b"%d" % record.timestamp),
     )
-    original = tuple((f"dl-original-{name}", value) for name, value in record.headers)
-    letter = Outgoing(record.value, origin.encode(), own + original)
+    key = () if record.key is None else ((form.KEY, record.key),)
+    original = tuple((form.ORIGINAL + name, value) for name, value in record.headers)
+    letter = Outgoing(record.value, origin.encode(), (*own, *key, *original))
     if record_size(letter) > MAX_RECORD_BYTES:
-        letter = Outgoing(record.value[:4096], origin.encode(), (*own, ("dl-cut", b"%d" % len(record.value))))
+        cut = (form.CUT, b"%d" % len(record.value))
+        letter = Outgoing(record.value[:_HEAD_BYTES], origin.encode(), (*own, cut))
     return letter

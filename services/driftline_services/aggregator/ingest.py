@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from driftline import topics
 from driftline.errors import FrameError, LogUnavailableError, UnknownTopicError
@@ -25,6 +25,7 @@ from driftline.ingest import frames_of, parse_message
 from driftline.log import MAX_RECORD_BYTES, Log, Outgoing, Record, record_size
 from driftline.ops.catalogue import Catalogue
 from driftline.rows.connection import Connect
+from driftline.rows.layout import ShardKeys
 from driftline.shard.plan import Rejected
 from driftline.shard.position import fingerprint
 from driftline.shard.spec import TableSpec
@@ -57,13 +58,13 @@ class IngestRouter:
         log: Log,
         keyring: Keyring,
         catalogue: Catalogue,
-        connect: Connect,
+        connector: Callable[[ShardKeys], Connect],
         incarnation: int = 0,
     ) -> None:
         self._group, self._topic = group, topics.ingest(group)
         self._log, self._keyring, self._catalogue = log, keyring, catalogue
         self._incarnation = incarnation
-        self._store = ForwardedStore(connect, self._topic)
+        self._store = ForwardedStore(connector, self._topic)
         self._born: set[str] = set()  # tables whose logs begin
         self._given_up: set[str] = set()  # tables that were waited for
         self.positions: dict[int, int] = {}  # partition -> next offset to forward

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, repeat
 
@@ -42,14 +43,15 @@ class Forwarded:
 class ForwardedStore:
     """Reads and writes `Forwarded`; waits for Redis as long as it takes."""
 
-    def __init__(self, connect: Connect, topic: str) -> None:
-        self._connect, self._topic = connect, topic
-        self._connection: Connection | None = None
+    def __init__(self, connector: Callable[[ShardKeys], Connect], topic: str) -> None:
+        self._connector, self._topic = connector, topic
+        self._connections: dict[int, tuple[Connect, Connection | None]] = {}
         self._lock = asyncio.Lock()
 
     async def load(self, partition: int) -> Forwarded | None:
         """Return the stored position, None if there is none. Raises PositionError for a damaged one."""
-        fields = await read_fields(self._connect, ShardKeys.of(self._topic, partition), *_FIELDS)
+        keys = ShardKeys.of(self._topic, partition)
+        fields = await read_fields(self._connector(keys), keys, *_FIELDS)
         following, last, fp, incarnation = fields
         if following is None:
             return None
@@ -63,28 +65,32 @@ class ForwardedStore:
     async def store(self, partition: int, done: Forwarded) -> None:
         """Write `done`; returns when Redis has it."""
         values = (b"%d" % done.next, b"%d" % done.last, done.fingerprint.encode(), b"%d" % done.incarnation)
-        key = ShardKeys.of(self._topic, partition).position
-        command = resp.command(b"HSET", key, *chain(*zip(_FIELDS, values, strict=True)))
+        keys = ShardKeys.of(self._topic, partition)
+        command = resp.command(b"HSET", keys.position, *chain(*zip(_FIELDS, values, strict=True)))
         async with self._lock:
             for delay in chain(_BACK_OFF, repeat(_BACK_OFF[-1])):
+                connect, connection = self._connections.get(partition) or (self._connector(keys), None)
                 try:
-                    if self._connection is None:
-                        self._connection = await self._connect()
-                    (reply,) = await self._connection.exchange([command], 1)
+                    connection = connection or await connect()
+                    self._connections[partition] = connect, connection
+                    (reply,) = await connection.exchange([command], 1)
                     if not isinstance(reply, Exception):
                         return
+                    await connection.close()  # in a cluster another node may serve the key now
+                    self._connections[partition] = connect, None
                     _logger.warning("%s/%d: Redis refuses the position: %s", self._topic, partition, reply)
                 except StoreUnavailableError as error:
-                    self._connection = None
+                    self._connections[partition] = connect, None
                     _logger.warning("%s/%d: position not written yet: %s", self._topic, partition, error)
                 await asyncio.sleep(delay)
 
     async def close(self) -> None:
-        """Close the connection; a later `store` opens another."""
+        """Close the connections; a later `store` opens another."""
         async with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                await connection.close()
+            connections, self._connections = self._connections, {}
+            for _, connection in connections.values():
+                if connection is not None:
+                    await connection.close()
 
 
 async def start_offset(log: Log, topic: str, partition: int, done: Forwarded | None, incarnation: int) -> int:

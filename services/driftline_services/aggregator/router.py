@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from driftline import topics
 from driftline.errors import ConfigError, FrameError
 from driftline.frames.events import (
     BARRIER,
+    MOVE,
     QUARANTINE,
     RESTORE_ROWS,
     SPEC,
@@ -30,13 +32,16 @@ from driftline.ids import OPS_PRODUCER, shard_of
 from driftline.log import Log, Outgoing, Record
 from driftline.ops.catalogue import Born
 from driftline.ops.requests import op_number, read_op
+from driftline.shard.acceptance import check_move
 from driftline.shard.plan import Rejected
 from driftline.shard.spec import TableSpec
 from driftline_services.aggregator.appending import append
 from driftline_services.aggregator.dead_letters import dead_letter
+from driftline_services.aggregator.placing import Placement
 
 _logger = logging.getLogger(__name__)
-FORWARDED = frozenset({SPEC, BARRIER, QUARANTINE, RESTORE_ROWS})
+FORWARDED = frozenset({SPEC, BARRIER, QUARANTINE, RESTORE_ROWS, MOVE})
+OF_ONE_TABLE = frozenset({RESTORE_ROWS, MOVE})
 
 
 def resume_offset(tables: Mapping[str, Born], seen: Mapping[tuple[str, int], int]) -> int | None:
@@ -55,8 +60,16 @@ def resume_offset(tables: Mapping[str, Born], seen: Mapping[tuple[str, int], int
 class Router:
     """The ops topic's one reader that writes."""
 
-    def __init__(self, log: Log, group: str, keyring: Keyring, tables: Mapping[str, Born]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        group: str,
+        keyring: Keyring,
+        tables: Mapping[str, Born],
+        placement: Placement | None = None,
+    ) -> None:
         self._log, self._group, self._keyring, self._tables = log, group, keyring, tables
+        self._placement = placement
 
     async def forward(self, record: Record) -> None:
         """Forward the op in `record`, or put it with the refused ones. Waits out an absent log."""
@@ -86,20 +99,43 @@ class Router:
             if spec.group != self._group:
                 raise FrameError(Reason.BAD_SPEC, f"table {spec.name} belongs to group {spec.group!r}")
             await self._create_topics(spec)
-            return [_part(op, spec, shard, number) for shard in range(spec.shards)]
+            return await self._births(op, spec, offset)
+        if op.kind == MOVE:
+            await self._check_move(op)
         return [
             _part(op, born.spec, shard, number)
             for born in self._reached(op, offset)
             for shard in range(born.spec.shards)
         ]
 
+    async def _births(self, op: Op, spec: TableSpec, offset: int) -> list[Op]:
+        """Return the spec's frames; those of a new table say on which server the shard is born."""
+        number, known = op_number(offset), self._tables.get(spec.name)
+        parts = [_part(op, spec, shard, number) for shard in range(spec.shards)]
+        if self._placement is None or (known is not None and known.offset < offset):
+            return parts
+        servers = await self._placement.servers_for(spec.shards)
+        if servers is None:
+            return parts
+        return [
+            replace(part, body={**part.body, "server": server})
+            for part, server in zip(parts, servers, strict=True)
+        ]
+
+    async def _check_move(self, op: Op) -> None:
+        born = self._tables.get(op.table)
+        if born is not None:
+            check_move(op, born.spec.shards)
+        if self._placement is not None:
+            await self._placement.check_target(op.body.get("server"))
+
     def _reached(self, op: Op, offset: int) -> Iterable[Born]:
-        if op.kind == RESTORE_ROWS and op.table not in self._tables:
-            raise FrameError(Reason.UNKNOWN_TABLE, f"restore-rows for table {op.table!r}")
+        if op.kind in OF_ONE_TABLE and op.table not in self._tables:
+            raise FrameError(Reason.UNKNOWN_TABLE, f"{op.kind} for table {op.table!r}")
         return [
             born
             for name, born in sorted(self._tables.items())
-            if born.offset < offset and (op.kind != RESTORE_ROWS or name == op.table)
+            if born.offset < offset and (op.kind not in OF_ONE_TABLE or name == op.table)
         ]
 
     async def _create_topics(self, spec: TableSpec) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline import topics
-from driftline.errors import FrameError
-from driftline.frames.events import RESTORE_ROWS, Delete, Op, read_event
+from driftline.errors import FenceLostError, FrameError
+from driftline.frames.events import MOVE, RESTORE_ROWS, Delete, Op, read_event
 from driftline.frames.headers import Keyring
 from driftline.frames.states import Marker, States
 from driftline.ids import lsn, shard_of
@@ -54,6 +54,10 @@ class Limits:
         return replace(self, cache_bytes=max(1, self.cache_bytes // shards))
 
 
+Move = Callable[[ShardStore, str, int, str], Awaitable[ShardStore]]
+"""Moves a shard (store, table, index) to the server named and returns its store there."""
+
+
 @dataclass(slots=True)
 class Progress:
     """How far a shard has come; `stats` count since this owner took over."""
@@ -76,16 +80,21 @@ class ShardRunner:
         log: Log,
         keyring: Keyring,
         limits: Limits | None = None,
+        move: Move | None = None,
     ) -> None:
         self._table, self._index = table, shard
         self._store, self._log, self._keyring = store, log, keyring
-        self._limits = limits or Limits()
+        self._limits, self._move = limits or Limits(), move
+        self._lost = asyncio.Event()
+        self._loss: FenceLostError | None = None
         self._shard = Shard(table, shard, keyring)
         self._updates = Updates(log, table, shard, 0)
         self._changing = asyncio.Lock()  # the machine is between two consistent states
         self._work = asyncio.Event()
         self._settled = asyncio.Condition()  # notified after each commit
         self._flying = False  # a transaction is under way
+        self._torn = False  # the position has moved, the rows have not: never to be committed
+        self._finishing = False
         self._marked = 0  # `published` as Redis has it
         self._log_bytes = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -95,6 +104,11 @@ class ShardRunner:
     def shard(self) -> Shard:
         """The state machine, for reading."""
         return self._shard
+
+    @property
+    def store_full(self) -> str | None:
+        """Why Redis takes no writes for want of memory; None while it does."""
+        return self._store.full
 
     @property
     def published(self) -> int:
@@ -116,7 +130,8 @@ class ShardRunner:
         self._updates = Updates(self._log, self._table, self._index, start)
         self._marked = stored.published
         self.progress.applied = self.progress.committed = self._shard.position.next
-        self._tasks = [asyncio.create_task(self._updates.run()), asyncio.create_task(self._flush_forever())]
+        work = (self._updates.run(), self._flush_forever(), self._end_by_loss())
+        self._tasks = [asyncio.create_task(each) for each in work]
         return start
 
     async def apply(self, records: Sequence[Record]) -> None:
@@ -133,8 +148,10 @@ class ShardRunner:
         while rest:
             await self._guard(self._wait_for_room())
             async with self._changing:
+                self._torn = True
                 plan = self._shard.screen(rest)
                 await self._guard(self._apply(plan))
+                self._torn = False
                 self._log_bytes += sum(len(record.value) for record in rest[: plan.consumed])
                 self.progress.applied = self._shard.position.next
             self._work.set()
@@ -142,9 +159,23 @@ class ShardRunner:
             if plan.op is not None:
                 await self._pass(plan.op)
 
+    def lose(self, error: FenceLostError) -> None:
+        """Have `failure` return `error`: not only a commit, also a read or a move finds the fence lost."""
+        self._loss = error
+        self._lost.set()
+
+    async def _end_by_loss(self) -> None:
+        await self._lost.wait()
+        assert self._loss is not None, "set together"
+        raise self._loss
+
     async def drain(self) -> None:
         """Return once everything applied is committed and published. Raises FenceLostError."""
         await self._guard(self._drain())
+
+    async def finish(self) -> None:
+        """Drain and write `published`: the next owner has nothing to publish again. Raises FenceLostError."""
+        await self._guard(self._finish())
 
     async def close(self) -> None:
         """Stop at once; what is not committed is left to the next owner."""
@@ -191,7 +222,11 @@ class ShardRunner:
                 missing = self._shard.missing(op.ids)
                 if len(missing):
                     self._shard.cache.enter(await self._store.fetch(self._layout(), missing))
+            if op.kind == MOVE and self._move is not None and op.body["shard"] == self._index:
+                await self._guard(self._change_server(self._move, str(op.body["server"])))
+            self._torn = True
             self._shard.apply_op(pending)
+            self._torn = False
             self._log_bytes += len(pending.record.value)
             self.progress.applied = self._shard.position.next
             self.progress.stats.ops += 1
@@ -203,6 +238,12 @@ class ShardRunner:
                 await self._updates.jump(self._shard.position.next)
         self._work.set()
         await self.drain()
+
+    async def _change_server(self, move: Move, server: str) -> None:
+        """Move what is drained; no commit starts meanwhile, because the caller holds `_changing`."""
+        async with self._settled:
+            await self._settled.wait_for(lambda: not self._flying)
+        self._store = await move(self._store, self._table, self._index, server)
 
     async def _publish_again(self, records: Sequence[Record]) -> None:
         """Publish the rows that committed records name, as Redis holds them now.
@@ -257,12 +298,14 @@ class ShardRunner:
                     await self._flush()
                 continue
             self._work.clear()
-            while self._shard.dirty:
+            while self._shard.dirty or (self._finishing and self._marked < self._updates.published):
                 await self._flush()
 
     async def _flush(self) -> None:
         await self._updates.wait_for_room(self._log_bytes, self._limits.publish_window)
         async with self._changing:
+            if self._torn:  # an apply has failed, and with it this runner: there is nothing left to do
+                await asyncio.get_running_loop().create_future()
             delta = self._shard.take_delta()
             log_bytes, self._flying = self._log_bytes, True
             log_time = self._shard.position.time
@@ -287,6 +330,13 @@ class ShardRunner:
                 lambda: not self._flying and self.progress.committed >= self._shard.position.next
             )
         await self._updates.wait_for(self._shard.position.next)
+
+    async def _finish(self) -> None:
+        await self._drain()
+        self._finishing = True
+        self._work.set()
+        async with self._settled:
+            await self._settled.wait_for(lambda: self._marked >= self._updates.published)
 
     async def _wait_for_room(self) -> None:
         async with self._settled:

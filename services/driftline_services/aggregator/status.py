@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from driftline.errors import DriftlineError
@@ -47,7 +48,8 @@ class Status:
     def samples(self) -> Iterator[Sample]:
         """Yield all metrics."""
         aggregator = self._aggregator
-        yield OWNED_SHARDS.sample(len(aggregator.runners))
+        for table, shards in Counter(map(table_of, aggregator.runners)).items():
+            yield OWNED_SHARDS.sample(shards, table)
         yield FENCE_LOSSES.sample(aggregator.fence_losses)
         for tp, runner in list(aggregator.runners.items()):
             yield from shard_samples(table_of(tp), tp.partition, self._figures(tp, runner), time.time())
@@ -56,7 +58,13 @@ class Status:
         stopped, applied = self._aggregator.stopped.get(tp), self._aggregator.applied(tp)
         failure, at = str(stopped) if stopped else None, applied or 0
         return ShardHealth(
-            table_of(tp), tp.partition, applied is not None, at, self._ends.get(tp, at), failure
+            table_of(tp),
+            tp.partition,
+            applied is not None,
+            at,
+            self._ends.get(tp, at),
+            failure,
+            self._aggregator.store_full(tp),
         )
 
     def _figures(self, tp: TopicPartition, runner: ShardRunner) -> ShardFigures:

@@ -20,6 +20,14 @@ _READ_WAIT = 10.0
 async def check_log(log: Log, table: str, shard: int, position: Position) -> None:
     """Raise PositionError unless the gradients log continues `position`."""
     topic, name = topics.gradients(table), f"shard {table}:{shard}"
+    spec = position.table_spec()
+    partitions = (await log.topics()).get(topic)
+    if spec is not None and partitions is not None and partitions != spec.shards:
+        raise PositionError(
+            f"{name}: topic {topic} has {partitions} partitions, the table {spec.shards} shards: "
+            "an id would go to another shard; make the topic anew with as many, then "
+            f"`driftline table relog {table}` starts a new log generation"
+        )
     bounds = await log.bounds(topic, shard)
     if position.next > bounds.end:
         raise PositionError(
@@ -30,7 +38,9 @@ async def check_log(log: Log, table: str, shard: int, position: Position) -> Non
     if position.next < bounds.begin:
         raise PositionError(
             f"{name}: the store stands at offset {position.next}, the log begins at {bounds.begin}: "
-            f"retention removed {bounds.begin - position.next} records that were never applied"
+            f"records [{position.next}, {bounds.begin}) of {topic}, {bounds.begin - position.next} in number, "
+            "were removed by retention and never applied. "
+            f"`driftline table relog {table}` goes on without them in a new log generation"
         )
     if position.next == bounds.begin:
         if position.next:

@@ -33,6 +33,7 @@ class Code(StrEnum):
     TAKING_OVER = "taking_over"
     FAILED = "failed"
     STALLED = "stalled"
+    STORE_FULL = "store_full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class ShardHealth:
     applied: int = 0  # next offset, in memory
     end: int = 0  # next offset of the log
     failure: str | None = None
+    store_full: str | None = None  # the store takes no writes for want of memory, in its words
 
     @property
     def name(self) -> str:
@@ -134,6 +136,8 @@ def readiness(
 def _reason(shard: ShardHealth, seen: Mark | None, now: float, stall_after: float) -> Reason | None:
     if shard.failure is not None:
         return Reason(Code.FAILED, shard.name, shard.failure)
+    if shard.store_full is not None:
+        return Reason(Code.STORE_FULL, shard.name, shard.store_full)
     if not shard.taken_over:
         return Reason(Code.TAKING_OVER, shard.name, "assigned, not taken over yet")
     if seen is not None and seen.behind and now - seen.since >= stall_after:

@@ -147,7 +147,7 @@ def _delivery(records: Sequence[ConsumerRecord[bytes, bytes]], cursor: Cursor, p
                 r.timestamp,
                 r.key,
                 r.value if r.value is not None else b"",
-                tuple(r.headers),
+                tuple((name, content or b"") for name, content in r.headers),  # nulls read as empty
             )
             for r in records
         ],

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from driftline.errors import ConfigError, PartitionCountError, UnknownTopicError
 from driftline.log.address import KafkaAddress
 from driftline.log.kafka.client import CALL_TIMEOUT_S, RETRY_S, arguments, connect, retried, translated
 from driftline.log.limits import MAX_BATCH_BYTES
+from driftline.log.security import OPEN
 
 BATCH_FRAMING = 64 << 10
 """Room for Kafka's own framing above `MAX_BATCH_BYTES`: 61 bytes in format v2, and margin."""
@@ -28,7 +28,9 @@ TOPIC_SETTINGS = {
     "cleanup.policy": "delete",
 }
 
-_REPLICATION = "default.replication.factor"
+_BROKERS_DEFAULT = -1
+"""Replicas: as `default.replication.factor` says (KIP-464, Kafka 2.4). Asking for that setting
+first would need DescribeConfigs on the cluster, and who lacks it would silently get one replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Topics:
         if count is None:
             count = (await self.all()).get(topic)
         if count is None:
-            raise UnknownTopicError(f"{self._address} has no topic {topic!r}: create it first")
+            hidden = "" if self._address.security == OPEN else ", or an ACL hides it from this user"
+            raise UnknownTopicError(f"{self._address} has no topic {topic!r}: create it first{hidden}")
         return count
 
     async def check(self, topic: str, partition: int) -> None:
@@ -97,8 +100,8 @@ class Topics:
     async def _create(self, topic: str, partitions: int) -> None:
         admin = await self._client()
         with translated(self._address, f"creating topic {topic!r}"):
-            # aiokafka speaks CreateTopics v3; "-1 = the broker's default" came with v4.
-            new = NewTopic(topic, partitions, await self._replication(), topic_configs=TOPIC_SETTINGS)
+            new = NewTopic(topic, partitions, 1, topic_configs=TOPIC_SETTINGS)
+            new.replication_factor = _BROKERS_DEFAULT  # its constructor knows only explicit ones
             answer = await retried(lambda: admin.create_topics([new], timeout_ms=int(CALL_TIMEOUT_S * 1000)))
         for _, code, message in answer.topic_errors:
             error = kafka.for_code(code)
@@ -108,20 +111,6 @@ class Topics:
                 raise ConfigError(f"{self._address}: topic {topic!r} cannot be created: {message}")
             with translated(self._address, f"creating topic {topic!r}: {message}"):
                 raise error(message)
-
-    async def _replication(self) -> int:
-        admin = await self._client()
-        cluster = await retried(admin.describe_cluster)
-        brokers = cluster["brokers"]
-        if not brokers:
-            return 1
-        resource = ConfigResource(ConfigResourceType.BROKER, str(brokers[0]["node_id"]), {_REPLICATION: ""})
-        for answer in await retried(lambda: admin.describe_configs([resource])):
-            for _, _, _, _, entries in answer.resources:
-                for name, value, *_ in entries:
-                    if name == _REPLICATION and value:
-                        return int(value)
-        return 1  # not allowed to see the broker's settings
 
     async def _states(self) -> dict[str, TopicState]:
         admin = await self._client()

@@ -1,0 +1,60 @@
+"""Did a replayed frame make it? Waits until its shard has passed it.
+
+Invariant: a dead letter is in the log before the commit that passes its record, so once
+the position has passed a frame, there is a new letter for it or there never will be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from driftline.dlq.letters import Letter, Place
+from driftline.dlq.queue import DeadLetters, Replayed
+from driftline.errors import TimedOutError
+from driftline.rows.connection import Connect
+from driftline.rows.layout import ShardKeys
+from driftline.rows.shard_store import read_fields
+
+_POLL = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a replayed frame; `refused` is its new letter, None if the shard took it."""
+
+    replayed: Replayed
+    refused: Letter | None
+
+
+async def wait_for(
+    letters: DeadLetters, table: str, replayed: Sequence[Replayed], connect: Connect, *, timeout: float = 60.0
+) -> Sequence[Outcome]:
+    """Return what became of `replayed`, once their shards' positions in Redis have passed them.
+
+    Raises TimedOutError when no aggregator gets there in time, StoreUnavailableError.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            for each in replayed:
+                await _passed(connect, table, each.again)
+    except TimeoutError:
+        raise TimedOutError(
+            f"table {table}: {each.again} was not passed within {timeout} s; does an aggregator run? "
+            "The frames are in the log and will be applied"
+        ) from None
+    outcomes = []
+    for each in replayed:
+        new = await letters.since(each.again.partition, each.letters_end)
+        refused = next((letter for letter in new if letter.place == each.again), None)
+        outcomes.append(Outcome(each, refused))
+    return outcomes
+
+
+async def _passed(connect: Connect, table: str, place: Place) -> None:
+    while True:
+        (value,) = await read_fields(connect, ShardKeys.of(table, place.partition), b"next")
+        if int(value or b"0") > place.offset:
+            return
+        await asyncio.sleep(_POLL)

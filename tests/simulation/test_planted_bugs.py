@@ -1,0 +1,31 @@
+"""The simulation finds what it is there to find: each planted bug, within so many seeds.
+
+That the product as it is passes them all is for test_aggregator.py to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.simulation.judge import Violation
+from tests.simulation.mutations import MUTATIONS
+from tests.simulation.scenario import run_seed
+
+SEEDS = 400
+"""Seeds tried before a bug counts as missed; most take fewer than five."""
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
+def test_a_planted_bug_is_caught(
+    mutate: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutate(monkeypatch)
+    for seed in range(SEEDS):
+        try:
+            run_seed(seed)
+        except Violation as violation:
+            assert violation.check in MUTATIONS[mutate], f"seed {seed} found something else: {violation}"
+            return
+    pytest.fail(f"{mutate.__name__} was not caught in {SEEDS} seeds")

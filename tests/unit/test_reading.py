@@ -1,0 +1,108 @@
+"""Reads: grouped by shard, decoded in the order asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from driftline.client.reading import PositionQuery, Query, Rows, check_on_missing
+from driftline.errors import InputError, StoreUnavailableError
+from driftline.ids import lsn, shard_of
+from driftline.rows.connection import Reply
+from driftline.rows.layout import RowLayout
+from driftline.shard.numerics import initial_rows
+from tests.support.samples import FOREIGN, MINE, TABLE, f32, u64
+
+A, B, C = MINE[:3]
+LAYOUT = RowLayout(TABLE.dim, TABLE.state_size)
+
+
+def answer(query: Query, stored: dict[int, float]) -> list[Reply]:
+    """Reply as Redis would that holds `stored`, each row with its id as LSN."""
+    replies: list[Reply] = []
+    grouped = query.ids[query.order].tolist()
+    for shard, count in query.counts.items():
+        replies.append([b"%d" % (100 + shard), b"1", b"3"])
+        values: list[Reply] = []
+        for row in grouped[:count]:
+            packed = LAYOUT.pack(
+                f32([[stored.get(row, 0)] * 2]),
+                u64([row]),
+                np.zeros(1, np.uint32),
+                np.zeros((1, 0), np.float32),
+            )
+            values.append(bytes(packed[0]) if row in stored else None)
+        grouped = grouped[count:]
+        replies.append(values)
+    return replies
+
+
+def read(ids: list[int], stored: dict[int, float], on_missing: str = "init") -> Rows:
+    query = Query.of(u64(ids), TABLE.shards)
+    _, replies = query.commands("items")
+    answers = answer(query, stored)
+    assert len(answers) == replies
+    return query.decode(answers, TABLE, on_missing)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 30), max_size=20), st.dictionaries(st.integers(0, 30), st.floats(-9, 9, width=32))
+)
+def test_rows_come_in_the_order_asked_for(ids: list[int], stored: dict[int, float]) -> None:
+    rows = read(ids, stored)
+    assert len(rows) == len(ids)
+    assert rows.found.tolist() == [row in stored for row in ids]
+    assert rows.lsn.tolist() == [row if row in stored else 0 for row in ids]
+    born = initial_rows(u64(ids), 2, TABLE.init.seed, TABLE.scale)
+    expected = [[stored[row]] * 2 if row in stored else born[at].tolist() for at, row in enumerate(ids)]
+    assert rows.vectors.tolist() == expected
+    shards = set(shard_of(u64(ids), 2).tolist())
+    assert rows.read == {shard: lsn(1, 100 + shard) for shard in shards}
+    assert rows.epoch == dict.fromkeys(shards, 3)
+
+
+def test_a_pipeline_asks_for_the_position_before_the_rows() -> None:
+    packed, replies = Query.of(u64([A, FOREIGN]), 2).commands("items")
+    text = b"".join(packed)
+    assert replies == 4
+    assert text.index(b"{items:0}:w") < text.index(b"{items:0}:v") < text.index(b"{items:1}:w")
+
+
+def test_what_stands_for_a_missing_row_is_chosen_by_the_reader() -> None:
+    assert read([A], {}, "zero").vectors.tolist() == [[0, 0]]
+    assert np.isnan(read([A], {}, "mask").vectors).all()
+    with pytest.raises(InputError, match=f"2 of 3 ids have no row, the first is {C}"):
+        read([C, A, B], {A: 1.0}, "raise")
+    assert read([A], {A: 1.0}, "raise").vectors.tolist() == [[1, 1]]
+
+
+def test_a_shard_without_a_position_has_none_in_the_answer() -> None:
+    query = Query.of(u64([A]), 2)
+    rows = query.decode([[None, None, None], [None]], TABLE, "zero")
+    assert (rows.read, rows.epoch, rows.found.tolist()) == ({}, {}, [False])
+
+
+def test_a_refused_read_is_an_unavailable_store() -> None:
+    with pytest.raises(StoreUnavailableError, match="LOADING"):
+        Query.of(u64([A]), 2).decode([ValueError("LOADING"), []], TABLE, "zero")
+
+
+def test_an_unknown_choice_for_missing_rows_is_refused() -> None:
+    for known in ("init", "zero", "raise", "mask"):
+        check_on_missing(known)
+    with pytest.raises(InputError, match="init, zero, raise, mask"):
+        check_on_missing("none")
+
+
+def test_shards_have_come_as_far_when_every_next_has() -> None:
+    query = PositionQuery.of("items", {0: 5, 2: 7})
+    packed, replies = query.commands
+    assert replies == 2
+    assert b"{items:2}:w" in b"".join(packed)
+    assert query.settled([b"5", b"8"])
+    assert not query.settled([b"5", b"6"])
+    assert not query.settled([None, b"7"])
+    assert not query.settled([ValueError("LOADING"), b"7"])

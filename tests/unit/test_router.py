@@ -1,0 +1,142 @@
+"""The router: op n is in every partition before op n+1 is in any."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from driftline import topics
+from driftline.errors import LogUnavailableError
+from driftline.frames.events import BARRIER, RESTORE, RESTORE_ROWS, SPEC, Op, Origin, read_event, write_event
+from driftline.ids import OPS_PRODUCER, shard_of
+from driftline.log import Record
+from driftline.ops.catalogue import Born, Catalogue
+from driftline.ops.requests import request
+from driftline_services.aggregator import appending
+from driftline_services.aggregator.router import Router, resume_offset
+from tests.support.memory_log import MemoryLog
+from tests.support.samples import KEYRING, STRANGER, TABLE, P, u64
+
+USERS = replace(TABLE, name="users", shards=3)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appending, "_BACK_OFF", (0.0,))
+
+
+class Rig:
+    """An ops log with a catalogue and a router on it."""
+
+    def __init__(self) -> None:
+        self.log = MemoryLog()
+        self.log.partitions = {"default.ops": [[]], "default.ops.dlq": [[]]}
+        self.catalogue = Catalogue(self.log, "default", KEYRING)
+        self.router = Router(self.log, "default", KEYRING, self.catalogue.tables)
+
+    async def ask(self, kind: str, target: str, body: dict[str, object] | None = None) -> Record:
+        """Ask for an op, and let catalogue and router see it as the aggregator does."""
+        return await self.put(request(kind, target, body or {}, P, KEYRING).value)
+
+    async def put(self, value: bytes, *, signed: bool = True) -> Record:
+        offset = len(self.log.partitions["default.ops"][0])
+        headers = KEYRING.sign(value) if signed else STRANGER.sign(value)
+        record = Record(offset, 0, None, value, headers)
+        self.log.put("default.ops", 0, [record])
+        await self.catalogue.note(record)
+        await self.router.forward(record)
+        return record
+
+    def forwarded(self, table: str, shard: int) -> list[Op]:
+        found: list[Op] = []
+        for record in self.log.partitions[topics.gradients(table)][shard]:
+            assert KEYRING.verifies(record.value, record.headers)
+            event = read_event(record.value, limit=1 << 20)
+            assert isinstance(event, Op)
+            assert (event.table, event.shard, event.origin.producer) == (table, shard, OPS_PRODUCER)
+            found.append(event)
+        return found
+
+    def refused(self) -> list[str]:
+        return [dict(r.headers)["dl-reason"].decode() for r in self.log.partitions["default.ops.dlq"][0]]
+
+
+@pytest.fixture
+async def rig() -> Rig:
+    made = Rig()
+    for spec in (TABLE, USERS):
+        await made.ask(SPEC, spec.name, spec.to_json())
+    return made
+
+
+async def test_a_spec_makes_the_topics_and_opens_every_partition(rig: Rig) -> None:
+    for topic in (topics.gradients("users"), topics.updates("users"), topics.dead_letters("users")):
+        assert len(rig.log.partitions[topic]) == 3
+    for shard in range(3):
+        (op,) = rig.forwarded("users", shard)
+        assert (op.kind, op.origin.seq, op.body) == (SPEC, 2, USERS.to_json())
+
+
+async def test_a_barrier_reaches_every_shard_of_every_table_under_its_number(rig: Rig) -> None:
+    await rig.ask(BARRIER, "default", {"kind": "version"})
+    for table, shard in [("items", 0), ("items", 1), ("users", 0), ("users", 1), ("users", 2)]:
+        last = rig.forwarded(table, shard)[-1]
+        assert (last.kind, last.origin.seq, last.body) == (BARRIER, 3, {"kind": "version"})
+
+
+async def test_an_op_passes_tables_by_that_were_born_after_it(rig: Rig) -> None:
+    record = await rig.ask(BARRIER, "default")
+    late = replace(TABLE, name="late")
+    await rig.ask(SPEC, "late", late.to_json())
+    await rig.router.forward(record)  # a router that starts again repeats ops
+    assert [op.kind for op in rig.forwarded("late", 0)] == [SPEC]
+    assert [op.origin.seq for op in rig.forwarded("items", 0)] == [1, 3, 3]
+
+
+async def test_restore_rows_are_split_by_shard_and_all_shards_see_the_number(rig: Rig) -> None:
+    ids = u64([1, 2, 3])
+    rows, state = np.arange(6, dtype=np.float32).reshape(3, 2), np.zeros((3, 0), np.float32)
+    op = Op(RESTORE_ROWS, "users", 0, Origin(P, 0, 0), {}, ids, rows, state)
+    await rig.put(write_event(op))
+    for shard in range(3):
+        last = rig.forwarded("users", shard)[-1]
+        mine = shard_of(ids, 3) == shard
+        assert last.origin.seq == 3
+        assert last.rows is not None
+        assert (last.ids.tolist(), last.rows.tolist()) == (ids[mine].tolist(), rows[mine].tolist())
+    assert [op.kind for op in rig.forwarded("items", 0)] == [SPEC]
+
+
+async def test_what_is_no_op_goes_to_the_refused_ones_and_to_no_shard(rig: Rig) -> None:
+    good = request(BARRIER, "default", {}, P, KEYRING).value
+    unknown = Op(
+        RESTORE_ROWS, "nobody", 0, Origin(P, 0, 0), {}, u64([1]), np.ones((1, 2), "f4"), np.ones((1, 0), "f4")
+    )
+    await rig.put(b"garbage!")
+    await rig.put(good, signed=False)
+    await rig.put(write_event(unknown))
+    await rig.ask(RESTORE, "default", {"from_epoch": 0})
+    await rig.ask(SPEC, "x", {**TABLE.to_json(), "name": "x", "group": "other"})
+    await rig.ask(SPEC, "x", {**TABLE.to_json(), "name": "x", "optimizer": "sgd"})
+    await rig.ask(SPEC, "items", {**TABLE.to_json(), "shards": 8})
+    reasons = ["undecodable", "forged", "unknown_table", "unsupported", "bad_spec", "bad_spec", "bad_spec"]
+    assert rig.refused() == reasons
+    assert len(rig.forwarded("items", 0)) == 1
+    await rig.ask(BARRIER, "default")  # the refused change of shards left the table as it was
+    assert [op.origin.seq for op in rig.forwarded("items", 1)] == [1, 10]
+
+
+async def test_an_absent_log_is_waited_out(rig: Rig) -> None:
+    rig.log.faults.extend([(LogUnavailableError("down"), False)] * 2)
+    await rig.ask(BARRIER, "default")
+    assert rig.forwarded("items", 0)[-1].kind == BARRIER
+
+
+def test_a_router_resumes_at_the_first_op_that_some_shard_has_not_seen() -> None:
+    tables = {"items": Born(TABLE, 0), "users": Born(USERS, 4)}
+    seen = {("items", 0): 7, ("items", 1): 6, ("users", 0): 7, ("users", 1): 7}
+    assert resume_offset(tables, seen) == 4  # users:2 has not even seen its birth
+    assert resume_offset(tables, seen | {("users", 2): 9}) == 6
+    assert resume_offset({}, {}) is None
