@@ -55,6 +55,7 @@ class Deployment:
     key: str = field(default_factory=new_key)
     session_timeout: float = 3.0
     security: KafkaSecurity = OPEN
+    http_port: int = 0  # of the workers' health checks; none
 
     @property
     def keyring(self) -> Keyring:
@@ -107,7 +108,7 @@ class Deployment:
             "DRIFTLINE_REDIS_URL": self.redis_url,
             "DRIFTLINE_GROUP": self.group,
             "DRIFTLINE_KEY": self.key,
-            "DRIFTLINE_HTTP_PORT": "0",
+            "DRIFTLINE_HTTP_PORT": str(self.http_port),
             "DRIFTLINE_SESSION_TIMEOUT_S": str(self.session_timeout),
             "OPENBLAS_NUM_THREADS": "1",
             **kafka_environment(self.security),

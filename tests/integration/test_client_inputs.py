@@ -125,7 +125,7 @@ def test_a_gradient_beyond_the_dtype_it_travels_in_is_refused(
 ) -> None:
     with deployment.client(gradient_dtype="F16") as client:
         table = client.table(table_name)
-        with pytest.raises(InputError, match="id 9 .*F16"):
+        with pytest.raises(InputError, match=r"id 9 .*F16"):
             table.push([9], np.full((1, DIM), 70_000.0))
 
 

@@ -16,10 +16,12 @@ from driftline import Client, TableSpec
 from driftline.ids import shard_of
 from driftline.rows.layout import ShardKeys
 from tests.integration.commands import driftline, environment
-from tests.integration.deployment import Deployment, pushed
+from tests.integration.deployment import Deployment, Worker, pushed
 from tests.integration.traffic import Traffic
+from tests.support.waiting import until
 
 ROW = 0x0A0D00FF22275C01  # bytes that a shell and redis-cli treat specially: \1 \\ ' " \xff \0 \r \n
+SGD = {"kind": "sgd", "lr": 1.0}
 IDS = np.array([ROW, 1, 2, 3, 4, 5, 6, 7], np.uint64)
 
 
@@ -97,7 +99,7 @@ Damage = Callable[[redis.Redis, ShardKeys, bytes], Callable[[], object]]
 """Does damage and returns how to undo it."""
 
 
-def flip(key: bytes, field: bytes, byte: int) -> Damage:
+def flip(key: bytes, byte: int) -> Damage:
     """Flip the lowest bit of one byte of a value in a shard's hash `key`."""
 
     def damage(store: redis.Redis, keys: ShardKeys, row: bytes) -> Callable[[], object]:
@@ -116,9 +118,22 @@ def remove(store: redis.Redis, keys: ShardKeys, row: bytes) -> Callable[[], obje
 
 
 def add(store: redis.Redis, keys: ShardKeys, row: bytes) -> Callable[[], object]:
-    copy, other = bytes(store.hget(keys.values, row)), struct.pack("<Q", 4711)  # type: ignore[arg-type]
-    store.hset(keys.values, other, copy)
-    return lambda: store.hdel(keys.values, other)
+    other = struct.pack("<Q", 4711)
+    for key in (keys.values, keys.state):
+        store.hset(key, other, bytes(store.hget(key, row)))  # type: ignore[arg-type]
+    return lambda: [store.hdel(key, other) for key in (keys.values, keys.state)]
+
+
+def remove_state(store: redis.Redis, keys: ShardKeys, row: bytes) -> Callable[[], object]:
+    before = bytes(store.hget(keys.state, row))  # type: ignore[arg-type]
+    store.hdel(keys.state, row)
+    return lambda: store.hset(keys.state, row, before)
+
+
+def cut(store: redis.Redis, keys: ShardKeys, row: bytes) -> Callable[[], object]:
+    before = bytes(store.hget(keys.values, row))  # type: ignore[arg-type]
+    store.hset(keys.values, row, before[:-1])
+    return lambda: store.hset(keys.values, row, before)
 
 
 def change(field: bytes, value: bytes) -> Damage:
@@ -131,12 +146,14 @@ def change(field: bytes, value: bytes) -> Damage:
 
 
 FOUND: dict[str, tuple[Damage, str]] = {
-    "a bit flipped in a row": (flip(b"v", b"", 7), f"row {ROW}: stored"),
-    "a bit flipped in a row's LSN": (flip(b"v", b"", 16), f"row {ROW}: stored"),
-    "a bit flipped in a row's ordinal": (flip(b"v", b"", 24), f"row {ROW}: stored"),
-    "a bit flipped in a row's optimizer state": (flip(b"s", b"", 5), f"row {ROW}: stored"),
-    "a row removed": (remove, f"row {ROW}: stored absent"),
+    "a bit flipped in a row": (flip(b"v", 7), f"row {ROW}: stored"),
+    "a bit flipped in a row's LSN": (flip(b"v", 16), f"row {ROW}: stored"),
+    "a bit flipped in a row's ordinal": (flip(b"v", 24), f"row {ROW}: stored"),
+    "a bit flipped in a row's optimizer state": (flip(b"s", 5), f"row {ROW}: stored"),
+    "a row removed": (remove, f"row {ROW}: stored absent, the log gives alive"),
     "a row too many": (add, "row 4711: stored"),
+    "a row without its optimizer state": (remove_state, f"not audited: row {ROW} is stored without"),
+    "a value cut short": (cut, "not audited: "),
     "the next ordinal changed": (change(b"ord", b"77"), "w.ord: stored 77"),
     "the number of rows changed": (change(b"rows", b"1"), "w.rows: stored 1"),
 }
@@ -165,3 +182,24 @@ def test_audit_is_ok_while_events_flow(deployment: Deployment, client: Client, t
         done = audit(deployment, table.spec, tmp_path)
         assert done.returncode == 0, done.stdout
         assert traffic.steps > first
+
+
+def test_a_shard_that_redis_lost_rows_of_stops_alone_and_says_why(
+    deployment: Deployment, client: Client, store: redis.Redis, worker: Worker
+) -> None:
+    damaged, sound = deployment.spec(optimizer=SGD), deployment.spec(optimizer=SGD)
+    tables = [client.create_table(spec) for spec in (damaged, sound)]
+    for table in tables:
+        table.push(IDS, np.ones((8, 4), np.float32))
+        table.wait_readable()
+    shard = int(shard_of(IDS[:1], 2)[0])
+    keys = ShardKeys.of(damaged.name, shard)
+    store.hdel(keys.values, IDS[:1].tobytes())
+    client.create_table(deployment.spec())  # a rebalance: every shard is taken over again
+    until(lambda: f"shard {damaged.name}:{shard} stopped" in worker.log, "the shard stops", seconds=20)
+    for table in (tables[1], client.create_table(deployment.spec())):  # others go on, and new ones come
+        table.push(IDS, np.ones((8, 4), np.float32))
+        table.wait_readable()
+    store.delete(keys.values, keys.position)  # as the message says: it is rebuilt from the log
+    client.create_table(deployment.spec())
+    until(lambda: deployment.audit(damaged).ok, "the shard is as the log says", seconds=20)

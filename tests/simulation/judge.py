@@ -127,11 +127,11 @@ class Judge:
             self.evicted.discard(shard)
             self._marked[shard] = 0
             return
+        reached, marked = int(fields[b"next"]), int(fields.get(b"published", b"0"))
+        self.committed[shard] = max(self.committed[shard], reached)
         if shard in self.evicted:
             return
         self._check_image(shard, fields)
-        reached, marked = int(fields[b"next"]), int(fields.get(b"published", b"0"))
-        self.committed[shard] = max(self.committed[shard], reached)
         if not self._marked[shard] <= marked <= reached:
             before = self._marked[shard]
             raise Violation("published", f"shard {shard}: published {before} -> {marked}, next {reached}")

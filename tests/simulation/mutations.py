@@ -251,9 +251,9 @@ MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     dirty_rows_trimmed: frozenset({"rows", "position"}),
     nothing_published_again_after_a_takeover: frozenset({"published-early", "updates-final", "marker-early"}),
     ids_of_other_shards_published_again: frozenset({"tombstone"}),
-    row_count_not_compared: frozenset({"rows", "rest"}),
+    row_count_not_compared: frozenset({"rows", "rest", "updates-rows"}),
     waves_out_of_order: frozenset({"rows", "updates-rows"}),
     tombstone_with_an_older_lsn: frozenset({"tombstone", "published-early"}),
-    repeated_frames_applied: frozenset({"position", "rows"}),
+    repeated_frames_applied: frozenset({"rows", "dead-letter"}),
 }
 """Each mutation and the checks of which one has to catch it."""

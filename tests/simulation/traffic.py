@@ -67,7 +67,7 @@ class Trainer:
         step = max(0, self._checkpoint - self._rng.randrange(3))
         while step < steps:
             if step == len(self._history):
-                self._history.append(self._stray() if self._rng.random() < 0.08 else self._next())
+                self._history.append(self._stray() if self._rng.random() < 0.12 else self._next())
             await publisher.put(topics.gradients(TABLE), self._history[step])
             step += 1
             if self._rng.random() < 0.2:
@@ -103,7 +103,7 @@ class Trainer:
         kind = rng.choice(["gradient", "delete"])
         metadata = writing.metadata(kind, TABLE, shard, producer_id(f"{self._name}:stray"), self._strays)
         mine = [row_id for row_id in IDS if shard_of(row_id, SHARDS) == shard]
-        ids, width, fault = sorted(rng.sample(mine, 2)), self._spec.dim, rng.randrange(6)
+        ids, width, fault = sorted(rng.sample(mine, 2)), self._spec.dim, rng.choice([0, 1, 2, 2, 3, 4, 5])
         if fault == 0:
             return [(shard, Outgoing(b"garbage"))]
         if fault == 1:

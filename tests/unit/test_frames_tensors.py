@@ -215,3 +215,8 @@ def test_bfloat16_bits_travel_unchanged(bits: np.ndarray[Any, np.dtype[np.uint16
     frame = decode(encode({}, {"t": Bfloat16(bits)}), limit=LIMIT)
     assert frame.kinds["t"] == "BF16"
     assert (frame.tensors["t"].view(np.uint32) >> 16).tolist() == bits.tolist()
+
+
+def test_a_tie_goes_to_the_even_bfloat16() -> None:
+    ties = np.array([0x3F808000, 0x3F818000, 0xBF808000], np.uint32).view(np.float32)
+    assert [hex(bits) for bits in Bfloat16.of(ties).bits.tolist()] == ["0x3f80", "0x3f82", "0xbf80"]

@@ -12,7 +12,7 @@ from driftline import topics
 from driftline.audit.replay import Replay
 from driftline.audit.scan import MovedAwayError, ShardScan, scan_shard
 from driftline.audit.verdict import ShardAudit, TableAudit
-from driftline.errors import LogUnavailableError
+from driftline.errors import LogUnavailableError, PositionError
 from driftline.frames.headers import Keyring
 from driftline.log import Log
 from driftline.rows.connection import Connect
@@ -47,7 +47,10 @@ async def audit_table(
 async def _audit_shard(
     log: Log, servers: Servers, keyring: Keyring, table: str, shard: int, on_progress: OnProgress | None
 ) -> ShardAudit:
-    scan = await _scan(servers, table, shard)
+    try:
+        scan = await _scan(servers, table, shard)
+    except PositionError as error:  # so damaged that it cannot be read: a finding like any other
+        return _refused(shard, str(error))
     if scan is None:
         return _refused(shard, "Redis holds nothing of this shard")
     bounds = await log.bounds(topics.gradients(table), shard)

@@ -16,7 +16,6 @@ from driftline.errors import InputError
 from driftline.ids import lsn_generation, lsn_offset, shard_of
 from driftline.rows.layout import RowLayout, ShardKeys
 from driftline.rows.resp import id_bytes
-from driftline.stack.run_file import redis_url as find_redis_url
 
 
 def where(
@@ -38,17 +37,18 @@ def where(
         handle = connected.table(table)
         spec = handle.spec
         rows = handle.get(ids)
-    shard = int(shard_of(ids, spec.shards)[0])
+        shard = int(shard_of(ids, spec.shards)[0])
+        url = connected.home(table, shard)
     keys, layout = ShardKeys.of(table, shard), RowLayout(spec.dim, spec.state_size)
     field = "".join(f"\\x{byte:02x}" for byte in id_bytes(ids)[0].tolist())
     # redis-cli reads escapes only from its input, and a shell cannot pass NUL bytes as an argument
-    url = find_redis_url(settings)
     command = f"""printf '%s\\n' 'HGET "{keys.values.decode()}" "{field}"' | redis-cli -u {redact_url(url)}"""
     answer = {
         "table": table,
         "id": int(row),
         "shard": shard,
         "shards": spec.shards,
+        "server": redact_url(url),
         "values_key": keys.values.decode(),
         "position_key": keys.position.decode(),
         "state_key": keys.state.decode() if layout.separate_state else None,

@@ -97,6 +97,10 @@ class Client:
         """Return the replies of shards, one round trip per server: see `Asker.ask`."""
         return self._asker.ask(table, requests)
 
+    def home(self, table: str, shard: int) -> str:
+        """Return the URL of the Redis process that holds a shard, with its credentials."""
+        return self.run(self._client.asker.locate(table, [shard]))[shard]
+
     def move_shard(self, table: str, shard: int, server: str) -> int:
         """Ask for a shard to be moved to another Redis server: see `AsyncClient.move_shard`."""
         return self.run(self._client.move_shard(table, shard, server))

@@ -222,17 +222,22 @@ class Servers:
         await self.survey("", [])  # the names come with every answer
         return self.names
 
-    async def add(self, name: str, url: str) -> None:
-        """Have every process use server `name` too. `url` has no credentials. Raises ConfigError."""
+    async def probe(self, name: str, url: str) -> None:
+        """Take server `name` into use in this process. Raises ConfigError for a name that is taken."""
         if self.is_cluster:
             raise ConfigError("a Redis Cluster places shards itself: add the node with redis-cli --cluster")
         check_server_name(name)
-        views = await self.survey("", [0])
-        if name in self._nodes:
+        if name in await self.learn():
             raise ConfigError(f"a Redis server is named {name!r} already")
-        if silent := views[0].silent:
-            raise StoreUnavailableError(f"{', '.join(silent)} must know of {name} too, and does not answer")
         self._enter({name: url})
+
+    async def add(self, name: str, url: str) -> None:
+        """Have every process use server `name`, which was probed. `url` has no credentials.
+
+        Raises StoreUnavailableError.
+        """
+        if silent := (await self.survey("", [0]))[0].silent:
+            raise StoreUnavailableError(f"{', '.join(silent)} must know of {name} too, and does not answer")
         pairs = [part.encode() for item in self._registered.items() for part in item]
         for each in self.names:
             (reply,) = await self.ask(each, b"HSET", REGISTRY, *pairs)

@@ -38,8 +38,8 @@ async def check_log(log: Log, table: str, shard: int, position: Position) -> Non
     if position.next < bounds.begin:
         raise PositionError(
             f"{name}: the store stands at offset {position.next}, the log begins at {bounds.begin}: "
-            f"records [{position.next}, {bounds.begin}) of {topic}, {bounds.begin - position.next} in number, "
-            "were removed by retention and never applied. "
+            f"records [{position.next}, {bounds.begin}) of {topic}, {bounds.begin - position.next} in all, "
+            "were removed unapplied, by retention. "
             f"`driftline table relog {table}` goes on without them in a new log generation"
         )
     if position.next == bounds.begin:

@@ -1,0 +1,161 @@
+"""`driftline shards`: where the shards of a table are, moving one, and adding a Redis server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import orjson
+import typer
+
+from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
+from driftline.cli.tables_command import client
+from driftline.config import redact_url
+from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError
+from driftline.rows import resp
+from driftline.rows.address import without_login
+from driftline.rows.layout import ShardKeys
+from driftline.rows.memory import check_eviction
+from driftline.rows.placement import Holding
+from driftline.rows.servers import Servers
+from driftline.stack.run_file import redis_url as find_redis_url
+
+app = typer.Typer(help="See where shards are, move them, add Redis servers.", no_args_is_help=True)
+_POLL = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One shard as `shards ls` shows it."""
+
+    shard: int
+    server: str | None  # None: live nowhere now
+    address: str | None
+    rows: int
+    next: int
+    owner: str
+    memory_bytes: int
+
+
+@app.command("ls")
+def list_shards(
+    table: str,
+    as_json: AsJson = False,
+    log_url: LogUrl = None,
+    redis_url: RedisUrl = None,
+    group: Group = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Print server, rows, next offset, owner and memory of each shard."""
+    settings = settings_of(log_url, redis_url, group, data_dir, config)
+    with client(settings) as connected:
+        shards = connected.table(table).spec.shards
+    places = asyncio.run(_places(Servers.at(find_redis_url(settings)), table, shards))
+    if as_json:
+        typer.echo(orjson.dumps([asdict(each) for each in places], option=orjson.OPT_INDENT_2).decode())
+        return
+    typer.echo("shard  server                    rows        next      memory  owner")
+    for each in places:
+        typer.echo(
+            f"{each.shard:5}  {each.server or 'nowhere':20} {each.rows:9,} {each.next:11,} "
+            f"{each.memory_bytes / 2**20:8.1f} MiB  {each.owner}"
+        )
+
+
+@app.command()
+def move(
+    table: str,
+    shard: int,
+    server: str,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the shard is there.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 300.0,
+    log_url: LogUrl = None,
+    redis_url: RedisUrl = None,
+    group: Group = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Move a shard to another Redis server; only its own training waits meanwhile."""
+    settings = settings_of(log_url, redis_url, group, data_dir, config)
+    servers = Servers.at(find_redis_url(settings))
+    asyncio.run(_check_target(servers, server))
+    with client(settings) as connected:
+        number = connected.move_shard(table, shard, server)
+    if not wait:
+        typer.echo(f"asked for (op {number}): shard {table}:{shard} to {server}")
+        return
+    there = asyncio.run(_wait(servers, table, shard, number, timeout))
+    if there != server:
+        raise StoreUnavailableError(
+            f"shard {table}:{shard} stayed on {there}: the aggregator's log says why; ask again"
+        )
+    typer.echo(f"shard {table}:{shard} is on {server}")
+
+
+@app.command("add-server")
+def add_server(
+    name: str,
+    url: Annotated[str, typer.Argument(help="redis://host:port/database, without user and password.")],
+    log_url: LogUrl = None,
+    redis_url: RedisUrl = None,
+    group: Group = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Let every process use one more Redis server, by the user and password of the configured ones."""
+    if without_login(url) != url:
+        raise ConfigError(
+            f"{redact_url(url)}: leave user, password and options out; those of redis_url are used"
+        )
+    settings = settings_of(log_url, redis_url, group, data_dir, config)
+    asyncio.run(_add(Servers.at(find_redis_url(settings)), name, url))
+    typer.echo(f"server {name} can take shards now: driftline shards move TABLE SHARD {name}")
+
+
+async def _add(servers: Servers, name: str, url: str) -> None:
+    await servers.probe(name, url)
+    await check_eviction(servers, name)
+    await servers.add(name, url)
+
+
+async def _check_target(servers: Servers, server: str) -> None:
+    if servers.is_cluster:
+        raise ConfigError("a Redis Cluster places shards itself: use redis-cli --cluster reshard")
+    names = await servers.learn()
+    if server not in names:
+        raise ConfigError(f"no Redis server is named {server!r}; known are {', '.join(names)}")
+
+
+async def _wait(servers: Servers, table: str, shard: int, number: int, timeout: float) -> str:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        view = (await servers.survey(table, [shard]))[shard]
+        if view.live is not None and view.live.op >= number:
+            return view.live.server
+        await asyncio.sleep(_POLL)
+    raise TimedOutError(f"op {number}: shard {table}:{shard} did not pass it within {timeout} s")
+
+
+async def _places(servers: Servers, table: str, shards: int) -> Sequence[Place]:
+    views = await servers.survey(table, range(shards))
+    return [await _place(servers, table, shard, views[shard].live) for shard in range(shards)]
+
+
+async def _place(servers: Servers, table: str, shard: int, live: Holding | None) -> Place:
+    if live is None:
+        return Place(shard, None, None, 0, 0, "", 0)
+    keys = ShardKeys.of(table, shard)
+    (home,) = (await servers.locate(table, [shard])).values()
+    connection = await servers.connector(live.server, keys)()
+    try:
+        asked = [resp.command(b"MEMORY", b"USAGE", key) for key in (keys.values, keys.state, keys.position)]
+        used = await connection.exchange(asked, len(asked))
+    finally:
+        await connection.close()
+    memory = sum(each for each in used if isinstance(each, int))
+    owner = live.owner.decode(errors="replace")
+    return Place(shard, live.server, without_login(home), live.values, live.next, owner, memory)

@@ -1,0 +1,82 @@
+"""What an operator does to a Kafka cluster behind driftline's back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.records_to_delete import RecordsToDelete
+
+from driftline.log import open_log
+from tests.support.waiting import until
+
+
+@asynccontextmanager
+async def _admin(url: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=url.removeprefix("kafka://"))
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+def expire(url: str, topic: str, partition: int, before: int) -> None:
+    """Delete the records below offset `before`, as retention does."""
+
+    async def run() -> None:
+        async with _admin(url) as admin:
+            await admin.delete_records({TopicPartition(topic, partition): RecordsToDelete(before)})
+
+    asyncio.run(run())
+
+
+def recreate(url: str, topic: str, partitions: int) -> None:
+    """Delete a topic and make an empty one of the same name."""
+
+    async def delete() -> None:
+        async with _admin(url) as admin:
+            await admin.delete_topics([topic])
+
+    asyncio.run(delete())
+    until(lambda: topic not in asyncio.run(_topics(url)), f"topic {topic} is gone")
+    create(url, topic, partitions)
+
+
+def create(url: str, topic: str, partitions: int) -> None:
+    async def run() -> None:
+        async with open_log(url) as log:
+            await log.create_topic(topic, partitions)
+
+    asyncio.run(run())
+
+
+def leader(url: str, topic: str, partition: int) -> int:
+    """Return the node that leads a partition; -1 while there is none."""
+
+    async def run() -> int:
+        async with _admin(url) as admin:
+            (described,) = [each for each in await admin.describe_topics() if each["topic"] == topic]
+            (found,) = [each for each in described["partitions"] if each["partition"] == partition]
+            return int(found["leader"])
+
+    return asyncio.run(run())
+
+
+def in_sync(url: str, topic: str) -> int:
+    """Return the smallest number of replicas in sync over the partitions of a topic."""
+
+    async def run() -> int:
+        async with _admin(url) as admin:
+            (described,) = [each for each in await admin.describe_topics() if each["topic"] == topic]
+            return min(len(each["isr"]) for each in described["partitions"])
+
+    return asyncio.run(run())
+
+
+async def _topics(url: str) -> frozenset[str]:
+    async with open_log(url) as log:
+        return frozenset(await log.topics())
