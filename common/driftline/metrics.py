@@ -93,6 +93,13 @@ CACHED_BYTES = _gauge("cached_bytes", "Memory of the cached rows, dirty ones inc
 OWNED_SHARDS = _gauge("owned_shards", "Shards this worker owns.", ("table",))
 FENCE_LOSSES = _counter("fence_losses", "Times another writer took a shard from this worker.", ())
 
+# What comes in as JSON?
+INGEST_LAG = _gauge("ingest_lag_records", "Messages in the ingest topic not forwarded yet.", ("partition",))
+INGEST_FORWARDED = _counter("ingest_forwarded", "Messages forwarded to shards.", ("partition",))
+INGEST_REFUSED = _counter(
+    "ingest_refused", "Messages refused and put into the ingest dead-letter topic.", ("reason",)
+)
+
 METRICS: tuple[Metric, ...] = (
     LAG,
     WATERMARK_AGE,
@@ -112,6 +119,9 @@ METRICS: tuple[Metric, ...] = (
     CACHED_BYTES,
     OWNED_SHARDS,
     FENCE_LOSSES,
+    INGEST_LAG,
+    INGEST_FORWARDED,
+    INGEST_REFUSED,
 )
 
 

@@ -8,7 +8,6 @@ tables have names of their own, so tests share servers without meeting.
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import os
 import secrets
@@ -31,8 +30,8 @@ from driftline.frames.headers import Keyring
 from driftline.frames.states import Marker, States, read_update
 from driftline.log import KafkaSecurity, Outgoing, Record, open_log
 from driftline.log.security import OPEN
-from driftline.rows.connection import RedisConnection
 from driftline.rows.layout import ShardKeys
+from driftline.rows.servers import Servers
 from driftline.servers.child import Child, Command, spawn
 from driftline.shard.screen import MAX_FRAME
 
@@ -54,6 +53,7 @@ class Deployment:
     group: str = field(default_factory=lambda: f"g-{secrets.token_hex(4)}")
     key: str = field(default_factory=new_key)
     session_timeout: float = 3.0
+    more: Mapping[str, str] = field(default_factory=dict)  # further environment of its workers
     security: KafkaSecurity = OPEN
     http_port: int = 0  # of the workers' health checks; none
 
@@ -118,9 +118,9 @@ class Deployment:
         """Replay the table's log and compare it with Redis."""
 
         async def run() -> TableAudit:
-            connect = functools.partial(RedisConnection.open, self.redis_url)
+            servers = Servers.at(self.redis_url)
             async with open_log(self.log_url, self.security) as log:
-                return await audit_table(log, connect, self.keyring, spec.name, spec.shards)
+                return await audit_table(log, servers, self.keyring, spec.name, spec.shards)
 
         return asyncio.run(run())
 
@@ -173,7 +173,7 @@ class Deployment:
 
     def position(self, spec: TableSpec, shard: int) -> dict[bytes, bytes]:
         """Return `w` of a shard as Redis holds it."""
-        with redis.Redis.from_url(self.redis_url) as client:
+        with redis.Redis.from_url(self.home(spec, shard)) as client:
             found = client.hgetall(ShardKeys.of(spec.name, shard).position)
         assert isinstance(found, dict)
         return found
@@ -181,6 +181,10 @@ class Deployment:
     def with_session_timeout(self, seconds: float) -> Deployment:
         """Return this deployment with workers that may be silent for `seconds`."""
         return replace(self, session_timeout=seconds)
+
+    def home(self, spec: TableSpec, shard: int) -> str:
+        """Return the URL of the Redis process that holds a shard."""
+        return asyncio.run(Servers.at(self.redis_url).locate(spec.name, [shard]))[shard]
 
     def with_redis(self, url: str) -> Deployment:
         """Return this deployment with its Redis reached by another way."""

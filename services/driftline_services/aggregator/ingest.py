@@ -61,10 +61,10 @@ class IngestRouter:
         connector: Callable[[ShardKeys], Connect],
         incarnation: int = 0,
     ) -> None:
-        self._group, self._topic = group, topics.ingest(group)
+        self._group, self.topic = group, topics.ingest(group)
         self._log, self._keyring, self._catalogue = log, keyring, catalogue
         self._incarnation = incarnation
-        self._store = ForwardedStore(connector, self._topic)
+        self._store = ForwardedStore(connector, self.topic)
         self._born: set[str] = set()  # tables whose logs begin
         self._given_up: set[str] = set()  # tables that were waited for
         self.positions: dict[int, int] = {}  # partition -> next offset to forward
@@ -75,9 +75,9 @@ class IngestRouter:
         """Return the offset to read `partition` from. Raises PositionError if log and store disagree."""
         self.positions.pop(partition, None)
         done = await self._store.load(partition)
-        start = await start_offset(self._log, self._topic, partition, done, self._incarnation)
+        start = await start_offset(self._log, self.topic, partition, done, self._incarnation)
         self.positions[partition] = start
-        _logger.info("%s/%d: forwarding from offset %d", self._topic, partition, start)
+        _logger.info("%s/%d: forwarding from offset %d", self.topic, partition, start)
         return start
 
     async def forward(self, batch: Batch) -> None:
@@ -113,9 +113,9 @@ class IngestRouter:
                 frames = await self._patiently(partition, record)
             except FrameError as error:
                 self.refused[error.reason] += 1
-                _logger.info("%s/%d: offset %d refused: %s", self._topic, partition, record.offset, error)
+                _logger.info("%s/%d: offset %d refused: %s", self.topic, partition, record.offset, error)
                 letters.append(
-                    dead_letter(self._topic, partition, Rejected(record, error.reason, str(error)))
+                    dead_letter(self.topic, partition, Rejected(record, error.reason, str(error)))
                 )
             else:
                 for frame, outgoing in frames:
@@ -129,7 +129,7 @@ class IngestRouter:
             try:
                 return await self._frames(partition, record)
             except LogUnavailableError as error:  # a table was looked for
-                _logger.warning("%s/%d: %s", self._topic, partition, error)
+                _logger.warning("%s/%d: %s", self.topic, partition, error)
                 await asyncio.sleep(_RETRY)
 
     async def _frames(self, partition: int, record: Record) -> list[tuple[Gradient | Upsert, Outgoing]]:
@@ -153,7 +153,7 @@ class IngestRouter:
         origin = frame.origin
         headers = cloud_event(
             type(frame).__name__.lower(),
-            f"{self._topic}/{partition}",
+            f"{self.topic}/{partition}",
             f"{origin.epoch}/{origin.seq}/{frame.shard}",
         )
         return Outgoing(value, None, (*headers, *self._keyring.sign(value)))

@@ -54,6 +54,18 @@ class Status:
         for tp, runner in list(aggregator.runners.items()):
             yield from shard_samples(table_of(tp), tp.partition, self._figures(tp, runner), time.time())
 
+        yield from self._ingest_samples()
+
+    def _ingest_samples(self) -> Iterator[Sample]:
+        ingest = self._aggregator.ingest
+        for partition, position in sorted(ingest.positions.items()):
+            end = self._ends.get(TopicPartition(ingest.topic, partition), position)
+            yield INGEST_LAG.sample(lag(end, position), partition)
+        for partition, count in sorted(ingest.forwarded.items()):
+            yield INGEST_FORWARDED.sample(count, partition)
+        for reason, count in sorted(ingest.refused.items()):
+            yield INGEST_REFUSED.sample(count, reason)
+
     def _health(self, tp: TopicPartition) -> ShardHealth:
         stopped, applied = self._aggregator.stopped.get(tp), self._aggregator.applied(tp)
         failure, at = str(stopped) if stopped else None, applied or 0
