@@ -19,7 +19,7 @@ from driftline.servers import KafkaBroker, RedisServer
 from tests.integration.deployment import KAFKA, LOCAL, Deployment, Worker
 from tests.integration.traffic import Traffic, assert_nothing_lost_nothing_twice
 
-KILLS = int(os.environ.get("DRIFTLINE_TESTS_KILLS", "6"))
+KILLS = int(os.environ.get("DRIFTLINE_TESTS_KILLS", "3"))
 PRODUCER = "the trainer"
 ON_KAFKA = pytest.param(KAFKA, marks=pytest.mark.kafka)
 BOTH = (LOCAL, ON_KAFKA)
@@ -101,7 +101,7 @@ def survive(parts: Parts, client: Client, kills: list[Callable[[], None]], shard
 
 @pytest.mark.parametrize("parts", BOTH, indirect=True)
 def test_kills_of_the_aggregator(parts: Parts, client: Client) -> None:
-    survive(parts, client, [parts.kill_worker] * 3)
+    survive(parts, client, [parts.kill_worker] * 2)
 
 
 @pytest.mark.parametrize("parts", BOTH, indirect=True)

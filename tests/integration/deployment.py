@@ -112,6 +112,7 @@ class Deployment:
             "DRIFTLINE_SESSION_TIMEOUT_S": str(self.session_timeout),
             "OPENBLAS_NUM_THREADS": "1",
             **kafka_environment(self.security),
+            **self.more,
         }
 
     def audit(self, spec: TableSpec) -> TableAudit:

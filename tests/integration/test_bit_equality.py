@@ -11,7 +11,7 @@ from driftline import Table
 from tests.integration.deployment import KAFKA, LOCAL, Deployment, Floats, Ids, Worker, bits, pushed
 from tests.integration.plain import PlainTable, Round, as_bf16, as_f16, as_f32
 
-STEPS = 60
+STEPS = 30
 IDS = 150
 ON_KAFKA = pytest.param(KAFKA, {"kind": "rowwise_adagrad", "lr": 0.05}, marks=pytest.mark.kafka)
 OPTIMIZERS = [
@@ -65,7 +65,7 @@ def test_gradients_sent_in_half_the_bytes_equal_a_loop_that_rounds_them(
     plain = PlainTable(spec, rounding)
     with deployment.client(gradient_dtype=dtype) as client:
         table = client.create_table(spec)
-        train(table, plain, 20)
+        train(table, plain, 12)
         assert np.array_equal(bits(pushed(table, everything())), bits(plain.get(everything())))
 
 

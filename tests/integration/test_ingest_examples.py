@@ -78,10 +78,15 @@ def test_go(deployment: Deployment, client: Client, spec: TableSpec, tmp_path: P
     check(deployment, client, spec)
 
 
-def test_console_producer(deployment: Deployment, client: Client, spec: TableSpec, tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
+def test_console_producer_however_it_compresses(
+    deployment: Deployment, client: Client, spec: TableSpec, tmp_path: Path, codec: str
+) -> None:
     producer, lines = tmp_path / "kafka-console-producer.sh", tmp_path / "messages.jsonl"
     main = "org.apache.kafka.tools.ConsoleProducer"  # what the script of a Kafka distribution starts
-    producer.write_text(f'#!/bin/sh\nexec {find_java()} -cp "{find_jars()}/*" {main} "$@"\n')
+    producer.write_text(
+        f'#!/bin/sh\nexec {find_java()} -cp "{find_jars()}/*" {main} --compression-codec {codec} "$@"\n'
+    )
     producer.chmod(0o755)
     messages = [{"table": spec.name, "ids": [step % 10, MAX_ID], "grads": GRADS} for step in range(STEPS)]
     lines.write_text("".join(json.dumps(each) + "\n" for each in messages))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,10 @@ def deployment(cluster: KafkaCluster, redis_url: str, tmp_path: Path) -> Deploym
     return Deployment(KAFKA, cluster.url, redis_url, tmp_path)
 
 
+def _leads_another(cluster: KafkaCluster, topic: str, node: int) -> bool:
+    return kafka_admin.leader(cluster.url, topic, 0) not in (-1, node)
+
+
 def test_topics_have_as_many_replicas_as_the_brokers_say(deployment: Deployment) -> None:
     kafka_admin.create(deployment.log_url, "replicated", 2)
     assert kafka_admin.in_sync(deployment.log_url, "replicated") == 3
@@ -46,11 +51,7 @@ def test_the_leader_is_killed_while_a_trainer_pushes_and_an_aggregator_applies(
                 traffic.wait_until_applied()
                 node = kafka_admin.leader(cluster.url, topic, 0)
                 cluster.broker(node).kill()
-                until(
-                    lambda node=node: kafka_admin.leader(cluster.url, topic, 0) not in (-1, node),
-                    "another broker leads",
-                    seconds=30,
-                )
+                until(partial(_leads_another, cluster, topic, node), "another broker leads", seconds=30)
                 traffic.wait_until_applied()
                 cluster.broker(node).start()
                 until(lambda: kafka_admin.in_sync(cluster.url, topic) == 3, "it catches up", seconds=60)

@@ -11,7 +11,7 @@ from tests.integration.traffic import Traffic, assert_nothing_lost_nothing_twice
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
-ROUNDS = 4
+ROUNDS = 3
 
 
 def test_a_second_worker_joins_and_leaves_under_load_without_a_trace_in_the_rows(

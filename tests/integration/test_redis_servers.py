@@ -84,6 +84,7 @@ def training(deployment: Deployment, spec: TableSpec) -> Iterator[PlainTable]:
                 table = client.table(spec.name)
                 while not stop.is_set():
                     step(table, plain, rng)
+                table.wait_readable(timeout=100)
         except BaseException as error:  # noqa: BLE001 - told by the test
             failures.append(error)
 

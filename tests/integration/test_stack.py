@@ -70,15 +70,9 @@ def test_a_signal_ends_everything_in_order_within_seconds(
     assert not (tmp_path / ".driftline" / "run.json").exists()
 
 
-def test_kill_9_leaves_nothing_running(up: Up, tmp_path: Path) -> None:
-    python(SCRIPT, tmp_path)
-    pids = descendants(up.pid)
-    up.kill()
-    up.wait()
-    wait_until_gone(pids, seconds=20)
-
-
-def test_what_was_trained_is_there_when_the_stack_is_started_again(up: Up, tmp_path: Path) -> None:
+def test_kill_9_leaves_nothing_running_and_the_next_start_has_what_was_trained(
+    up: Up, tmp_path: Path
+) -> None:
     python(SCRIPT, tmp_path)
     pids = descendants(up.pid)
     up.kill()
@@ -102,6 +96,7 @@ def test_a_part_that_is_killed_is_started_again(up: Up, tmp_path: Path) -> None:
     assert driftline("audit", "users", cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_second_stack_in_the_same_directory_is_refused(up: Up, tmp_path: Path) -> None:
     second = driftline("up", "--http-port", "0", cwd=tmp_path, seconds=60)
     assert second.returncode == 2

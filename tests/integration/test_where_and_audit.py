@@ -16,7 +16,7 @@ from driftline import Client, TableSpec
 from driftline.ids import shard_of
 from driftline.rows.layout import ShardKeys
 from tests.integration.commands import driftline, environment
-from tests.integration.deployment import Deployment, Worker, pushed
+from tests.integration.deployment import LOCAL, Deployment, Worker, pushed
 from tests.integration.traffic import Traffic
 from tests.support.waiting import until
 
@@ -25,13 +25,15 @@ SGD = {"kind": "sgd", "lr": 1.0}
 IDS = np.array([ROW, 1, 2, 3, 4, 5, 6, 7], np.uint64)
 
 
-@pytest.fixture
-def spec(deployment: Deployment, client: Client) -> TableSpec:
-    """A table with eight rows, two of whose optimizer's numbers lie in a hash of their own."""
-    table = client.create_table(deployment.spec(dim=4, optimizer={"kind": "adam", "lr": 0.01}))
-    for _ in range(3):
-        table.push(IDS, np.ones((8, 4), np.float32))
-    table.wait_readable()
+@pytest.fixture(scope="module")
+def spec(deployment: Deployment, worker: Worker) -> TableSpec:
+    """A table with eight rows whose optimizer state lies in a hash of its own; who damages it repairs it."""
+    with deployment.client() as client:
+        table = client.create_table(deployment.spec(dim=4, optimizer={"kind": "adam", "lr": 0.01}))
+        for _ in range(3):
+            table.push(IDS, np.ones((8, 4), np.float32))
+        table.wait_readable()
+        client.snapshot()
     return table.spec
 
 
@@ -55,6 +57,7 @@ def test_where_prints_a_command_that_gets_the_row(
     assert struct.unpack_from("<Q", value, 16)[0] == expected.lsn[0]
 
 
+@pytest.mark.parametrize("deployment", [LOCAL], indirect=True, scope="module")
 def test_where_tells_shard_keys_and_row_as_json(
     deployment: Deployment, client: Client, spec: TableSpec, tmp_path: Path
 ) -> None:
@@ -70,6 +73,7 @@ def test_where_tells_shard_keys_and_row_as_json(
     assert unborn["exists"] is False
 
 
+@pytest.mark.parametrize("deployment", [LOCAL], indirect=True, scope="module")
 @pytest.mark.parametrize("row", ["-1", "18446744073709551616", "seven", "1.5"])
 def test_where_refuses_what_is_no_id(deployment: Deployment, tmp_path: Path, row: str) -> None:
     told = driftline("where", "users", "--", row, cwd=tmp_path, settings=deployment.environment())
@@ -89,6 +93,7 @@ def test_audit_says_ok_when_redis_holds_what_the_log_gives(
     assert done.stdout.startswith(f"audit of {spec.name}: ok (8 rows, ")
 
 
+@pytest.mark.parametrize("deployment", [LOCAL], indirect=True, scope="module")
 def test_audit_of_an_unknown_table_says_so(deployment: Deployment, worker: object, tmp_path: Path) -> None:
     done = driftline("audit", "nobody", cwd=tmp_path, settings=deployment.environment())
     assert (done.returncode, done.stdout) == (2, "")
@@ -159,6 +164,7 @@ FOUND: dict[str, tuple[Damage, str]] = {
 }
 
 
+@pytest.mark.parametrize("deployment", [LOCAL], indirect=True, scope="module")
 @pytest.mark.parametrize(("damage", "said"), FOUND.values(), ids=FOUND.keys())
 def test_audit_finds_and_names(
     deployment: Deployment, spec: TableSpec, store: redis.Redis, tmp_path: Path, damage: Damage, said: str

@@ -60,7 +60,7 @@ class Plan:
             cache_bytes=rng.choice([1, 4000, 1 << 20]),
             flush_bytes=rng.choice([1, 400, 1 << 20]),
             publish_window=rng.choice([1, 4000, 1 << 20]),
-            mark_after=rng.choice([0.05, 0.3]),
+            mark_after=rng.choice([0.005, 0.05, 0.3]),
         )
         heavy = rng.choice([0.0, 1.0, 2.0, 4.0])
         faults = ("redis_cut_before", "redis_cut_midway", "redis_reply_lost", "redis_late")
@@ -122,6 +122,7 @@ class Scenario:
             Action("kill a trainer", lambda: rng.choice(self.trainers).process.kill(), 1),
             Action("restart Redis", lambda: self._lose(rng.randrange(3), rng.random() * 0.2), 1),
             Action("fail over", lambda: self._fail_over(rng.randrange(6)), 1),
+            Action("updates away", lambda: self.log.take_away(topics.updates(TABLE), rng.random() * 0.5), 3),
             Action("evict rows", self._evict, 0.7),
         ]
         if self._plan.rebuilds:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from driftline.log import open_log
+from driftline.log.kafka.client import retried
 from tests.support.waiting import until
 
 
@@ -56,25 +58,19 @@ def create(url: str, topic: str, partitions: int) -> None:
 
 def leader(url: str, topic: str, partition: int) -> int:
     """Return the node that leads a partition; -1 while there is none."""
-
-    async def run() -> int:
-        async with _admin(url) as admin:
-            (described,) = [each for each in await admin.describe_topics() if each["topic"] == topic]
-            (found,) = [each for each in described["partitions"] if each["partition"] == partition]
-            return int(found["leader"])
-
-    return asyncio.run(run())
+    (found,) = [each for each in asyncio.run(_partitions(url, topic)) if each["partition"] == partition]
+    return int(found["leader"])
 
 
 def in_sync(url: str, topic: str) -> int:
     """Return the smallest number of replicas in sync over the partitions of a topic."""
+    return min(len(each["isr"]) for each in asyncio.run(_partitions(url, topic)))
 
-    async def run() -> int:
-        async with _admin(url) as admin:
-            (described,) = [each for each in await admin.describe_topics() if each["topic"] == topic]
-            return min(len(each["isr"]) for each in described["partitions"])
 
-    return asyncio.run(run())
+async def _partitions(url: str, topic: str) -> list[dict[str, Any]]:
+    async with _admin(url) as admin:
+        described = await retried(admin.describe_topics)  # a broker just killed may be asked first
+        return [partition for each in described if each["topic"] == topic for partition in each["partitions"]]
 
 
 async def _topics(url: str) -> frozenset[str]:

@@ -95,8 +95,10 @@ class Authority:
         for arguments in (
             ["req", "-x509", *new_key, "-days", "2", "-subj", "/CN=tests", "-keyout", ca_key, "-out", ca],
             ["req", *new_key, "-subj", f"/CN={HOST}", "-keyout", key, "-out", request],
-            ["x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial"]
-            + ["-days", "2", "-extfile", names, "-out", certificate],
+            [
+                *("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial"),
+                *("-days", "2", "-extfile", names, "-out", certificate),
+            ],
         ):
             subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=60)
         return cls(ca, certificate, key)

@@ -24,7 +24,7 @@ def answer(query: Query, stored: dict[int, float]) -> list[Reply]:
     replies: list[Reply] = []
     grouped = query.ids[query.order].tolist()
     for shard, count in query.counts.items():
-        replies.append([b"%d" % (100 + shard), b"1", b"3"])
+        replies.append([b"%d" % (100 + shard), b"1", b"3", None])
         values: list[Reply] = []
         for row in grouped[:count]:
             packed = LAYOUT.pack(
@@ -41,9 +41,8 @@ def answer(query: Query, stored: dict[int, float]) -> list[Reply]:
 
 def read(ids: list[int], stored: dict[int, float], on_missing: str = "init") -> Rows:
     query = Query.of(u64(ids), TABLE.shards)
-    _, replies = query.commands("items")
     answers = answer(query, stored)
-    assert len(answers) == replies
+    assert len(answers) == sum(request.replies for request in query.requests("items"))
     return query.decode(answers, TABLE, on_missing)
 
 
@@ -65,10 +64,12 @@ def test_rows_come_in_the_order_asked_for(ids: list[int], stored: dict[int, floa
 
 
 def test_a_pipeline_asks_for_the_position_before_the_rows() -> None:
-    packed, replies = Query.of(u64([A, FOREIGN]), 2).commands("items")
-    text = b"".join(packed)
-    assert replies == 4
-    assert text.index(b"{items:0}:w") < text.index(b"{items:0}:v") < text.index(b"{items:1}:w")
+    requests = Query.of(u64([A, FOREIGN]), 2).requests("items")
+    assert [request.shard for request in requests] == [0, 1]
+    for request in requests:
+        text, stem = b"".join(request.packed), b"{items:%d}" % request.shard
+        assert text.index(stem + b":w") < text.index(stem + b":v")
+        assert request.replies == 2
 
 
 def test_what_stands_for_a_missing_row_is_chosen_by_the_reader() -> None:
@@ -81,7 +82,7 @@ def test_what_stands_for_a_missing_row_is_chosen_by_the_reader() -> None:
 
 def test_a_shard_without_a_position_has_none_in_the_answer() -> None:
     query = Query.of(u64([A]), 2)
-    rows = query.decode([[None, None, None], [None]], TABLE, "zero")
+    rows = query.decode([[None, None, None, None], [None]], TABLE, "zero")
     assert (rows.read, rows.epoch, rows.found.tolist()) == ({}, {}, [False])
 
 
@@ -99,10 +100,9 @@ def test_an_unknown_choice_for_missing_rows_is_refused() -> None:
 
 def test_shards_have_come_as_far_when_every_next_has() -> None:
     query = PositionQuery.of("items", {0: 5, 2: 7})
-    packed, replies = query.commands
-    assert replies == 2
-    assert b"{items:2}:w" in b"".join(packed)
-    assert query.settled([b"5", b"8"])
-    assert not query.settled([b"5", b"6"])
-    assert not query.settled([None, b"7"])
-    assert not query.settled([ValueError("LOADING"), b"7"])
+    assert [request.shard for request in query.requests] == [0, 2]
+    assert b"{items:2}:w" in b"".join(query.requests[1].packed)
+    assert query.settled([[b"5", None], [b"8", None]])
+    assert not query.settled([[b"5", None], [b"6", None]])
+    assert not query.settled([[None, None], [b"7", None]])
+    assert not query.settled([ValueError("LOADING"), [b"7", None]])

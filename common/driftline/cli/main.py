@@ -15,6 +15,7 @@ from driftline.cli import config_command
 from driftline.cli.audit_command import audit
 from driftline.cli.demo_command import demo
 from driftline.cli.dlq_command import app as dlq_app
+from driftline.cli.relog_command import relog
 from driftline.cli.shards_command import app as shards_app
 from driftline.cli.tables_command import app as tables_app
 from driftline.cli.up_command import up
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(up)
 app.add_typer(worker_app, name="worker")
+tables_app.command()(relog)
 app.add_typer(tables_app, name="table")
 app.add_typer(shards_app, name="shards")
 app.command()(where)

@@ -23,7 +23,7 @@ HIDDEN = "***"
 CLUSTER = "cluster"
 """Name of the one server that a cluster is: it places shards itself, by slots."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]-]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9:\[][A-Za-z0-9._:\[\]-]{0,63}")
 _NEXT = re.compile(r",(?=(?:[A-Za-z0-9._:\[\]-]+=)?(?:rediss?|unix)://)")
 _NAMED = re.compile(r"(?:([^=:/?@]*)=)?((?:rediss?|unix)://.*)", re.DOTALL)
 _SECRET_QUERY = re.compile(r"([?&][^=&#]*(?:password|secret|token)[^=&#]*=)[^&#]*", re.IGNORECASE)
@@ -140,6 +140,7 @@ def _default_name(url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme == "unix":
             return parts.path.rsplit("/", 1)[-1]
-        return f"{parts.hostname or ''}:{parts.port or 6379}"
+        host = parts.hostname or ""
+        return f"[{host}]:{parts.port or 6379}" if ":" in host else f"{host}:{parts.port or 6379}"
     except ValueError:
         raise ConfigError(_EXPECTED) from None

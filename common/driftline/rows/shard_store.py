@@ -120,6 +120,26 @@ class ShardStore:
                         return
         raise AssertionError("unreachable: delays never end")
 
+    async def check(self, rows: int) -> None:
+        """Make sure that the fence still holds and that `rows` rows are stored. Raises FenceLostError.
+
+        For an owner that has nothing to commit: a Redis that was emptied, or lost keys, would
+        otherwise go unnoticed until it has.
+        """
+        packed = [*self._arm(), resp.command(b"HLEN", self._keys.values)]
+        async with self._lock:
+            for delay in delays():
+                try:
+                    _, fence, stored = await self._exchange(packed, 3)
+                    self._check_fence(fence, self._fence)
+                    if stored != rows:
+                        raise self._lose(f"{stored!r} rows are stored, the position says {rows}")
+                    return
+                except StoreUnavailableError:
+                    await self._drop()
+                    await asyncio.sleep(delay)
+        raise AssertionError("unreachable: delays never end")
+
     async def resume(self, following: int) -> None:
         """Go on as the owner that left the position at `following`. Raises FenceLostError."""
         async with self._lock:

@@ -24,6 +24,7 @@ from driftline.stack import run_file
 
 _logger = logging.getLogger(__name__)
 _POLL = 0.2
+_SLOWEST = 5.0
 _STOP_TIMEOUT = 30.0
 
 
@@ -129,7 +130,9 @@ class LocalStack:
         }
 
     def _keep_up(self) -> None:
-        while not self._ending.wait(_POLL):
+        pause = _POLL
+        while not self._ending.wait(pause):
+            begun = self.restarts
             try:
                 if self._redis is not None and not self._redis.running:
                     _logger.warning("redis-server ended; starting it again")
@@ -141,6 +144,8 @@ class LocalStack:
                     self._worker = self._spawn_worker()
             except DriftlineError as error:
                 _logger.error("cannot start again, trying on: %s", error)
+            # what dies at once is started again ever more slowly
+            pause = min(pause * 2, _SLOWEST) if self.restarts > begun else max(pause * 0.95, _POLL)
 
 
 def _absolute(log_url: str) -> str:

@@ -73,6 +73,7 @@ class Aggregator:
 
     async def load(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
         self.runners, self.stopped = {}, {}
+        self.ingest.positions.clear()
         self.assigned = frozenset(tp for tp in partitions if tp.topic != topics.ops(self._group))
         shards = sum(not self._is_ingest(tp) for tp in self.assigned)
         self._share = self._limits.shared_by(max(1, shards))

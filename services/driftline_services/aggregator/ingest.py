@@ -113,10 +113,11 @@ class IngestRouter:
                 frames = await self._patiently(partition, record)
             except FrameError as error:
                 self.refused[error.reason] += 1
-                _logger.info("%s/%d: offset %d refused: %s", self.topic, partition, record.offset, error)
-                letters.append(
-                    dead_letter(self.topic, partition, Rejected(record, error.reason, str(error)))
-                )
+                if not letters:  # a line per batch: whoever sends nonsense sends a lot of it
+                    _logger.warning(
+                        "%s/%d: offset %d refused: %s", self.topic, partition, record.offset, error
+                    )
+                letters.append(dead_letter(self.topic, partition, Rejected(record, error.reason, str(error))))
             else:
                 for frame, outgoing in frames:
                     sending.setdefault((frame.table, frame.shard), []).append(outgoing)

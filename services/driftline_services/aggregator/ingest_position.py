@@ -46,7 +46,6 @@ class ForwardedStore:
     def __init__(self, connector: Callable[[ShardKeys], Connect], topic: str) -> None:
         self._connector, self._topic = connector, topic
         self._connections: dict[int, tuple[Connect, Connection | None]] = {}
-        self._lock = asyncio.Lock()
 
     async def load(self, partition: int) -> Forwarded | None:
         """Return the stored position, None if there is none. Raises PositionError for a damaged one."""
@@ -63,34 +62,32 @@ class ForwardedStore:
             ) from None
 
     async def store(self, partition: int, done: Forwarded) -> None:
-        """Write `done`; returns when Redis has it."""
+        """Write `done`; returns when Redis has it. One call at a time per partition."""
         values = (b"%d" % done.next, b"%d" % done.last, done.fingerprint.encode(), b"%d" % done.incarnation)
         keys = ShardKeys.of(self._topic, partition)
         command = resp.command(b"HSET", keys.position, *chain(*zip(_FIELDS, values, strict=True)))
-        async with self._lock:
-            for delay in chain(_BACK_OFF, repeat(_BACK_OFF[-1])):
-                connect, connection = self._connections.get(partition) or (self._connector(keys), None)
-                try:
-                    connection = connection or await connect()
-                    self._connections[partition] = connect, connection
-                    (reply,) = await connection.exchange([command], 1)
-                    if not isinstance(reply, Exception):
-                        return
-                    await connection.close()  # in a cluster another node may serve the key now
-                    self._connections[partition] = connect, None
-                    _logger.warning("%s/%d: Redis refuses the position: %s", self._topic, partition, reply)
-                except StoreUnavailableError as error:
-                    self._connections[partition] = connect, None
-                    _logger.warning("%s/%d: position not written yet: %s", self._topic, partition, error)
-                await asyncio.sleep(delay)
+        for delay in chain(_BACK_OFF, repeat(_BACK_OFF[-1])):
+            connect, connection = self._connections.get(partition) or (self._connector(keys), None)
+            try:
+                connection = connection or await connect()
+                self._connections[partition] = connect, connection
+                (reply,) = await connection.exchange([command], 1)
+                if not isinstance(reply, Exception):
+                    return
+                await connection.close()  # in a cluster another node may serve the key now
+                self._connections[partition] = connect, None
+                _logger.warning("%s/%d: Redis refuses the position: %s", self._topic, partition, reply)
+            except StoreUnavailableError as error:
+                self._connections[partition] = connect, None
+                _logger.warning("%s/%d: position not written yet: %s", self._topic, partition, error)
+            await asyncio.sleep(delay)
 
     async def close(self) -> None:
         """Close the connections; a later `store` opens another."""
-        async with self._lock:
-            connections, self._connections = self._connections, {}
-            for _, connection in connections.values():
-                if connection is not None:
-                    await connection.close()
+        connections, self._connections = self._connections, {}
+        for _, connection in connections.values():
+            if connection is not None:
+                await connection.close()
 
 
 async def start_offset(log: Log, topic: str, partition: int, done: Forwarded | None, incarnation: int) -> int:

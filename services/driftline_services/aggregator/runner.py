@@ -296,10 +296,18 @@ class ShardRunner:
             except TimeoutError:
                 if self._marked < self._updates.published:
                     await self._flush()
+                else:
+                    await self._check_idle()
                 continue
             self._work.clear()
             while self._shard.dirty or (self._finishing and self._marked < self._updates.published):
                 await self._flush()
+
+    async def _check_idle(self) -> None:
+        """Notice a Redis that was emptied, went back or lost keys, though there is nothing to commit."""
+        async with self._changing:
+            if not self._shard.dirty and not self._torn:
+                await self._store.check(self._shard.position.rows)
 
     async def _flush(self) -> None:
         await self._updates.wait_for_room(self._log_bytes, self._limits.publish_window)

@@ -13,7 +13,17 @@ from collections.abc import Iterator, Sequence
 
 from driftline.errors import DriftlineError
 from driftline.log import Log
-from driftline.metrics import FENCE_LOSSES, OWNED_SHARDS, Sample, ShardFigures, shard_samples
+from driftline.metrics import (
+    FENCE_LOSSES,
+    INGEST_FORWARDED,
+    INGEST_LAG,
+    INGEST_REFUSED,
+    OWNED_SHARDS,
+    Sample,
+    ShardFigures,
+    lag,
+    shard_samples,
+)
 from driftline_services.aggregator.core import Aggregator, table_of
 from driftline_services.aggregator.runner import ShardRunner
 from driftline_services.chassis.handler import TopicPartition
@@ -53,7 +63,6 @@ class Status:
         yield FENCE_LOSSES.sample(aggregator.fence_losses)
         for tp, runner in list(aggregator.runners.items()):
             yield from shard_samples(table_of(tp), tp.partition, self._figures(tp, runner), time.time())
-
         yield from self._ingest_samples()
 
     def _ingest_samples(self) -> Iterator[Sample]:

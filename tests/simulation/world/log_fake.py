@@ -47,6 +47,7 @@ class FakeLog:
         self.max_record = max_record
         self.topics: dict[str, list[Partition]] = {}
         self._skipped_ms = 0
+        self._away: dict[str, float] = {}  # topic -> when it takes appends again
         self._watcher: Callable[[str, int, Sequence[Record]], None] | None = None
 
     def watch_appends(self, watcher: Callable[[str, int, Sequence[Record]], None]) -> None:
@@ -90,6 +91,14 @@ class FakeLog:
         """Let the log's clock jump ahead: producers fall silent, without anybody waiting."""
         self.world.trace("log", f"clock jumps ahead by {ms} ms")
         self._skipped_ms += ms
+
+    def take_away(self, topic: str, seconds: float) -> None:
+        """Let all appends to `topic` fail for so long, as while no leader is elected."""
+        self.world.trace("log", f"{topic} takes no appends for {seconds:.3f} s")
+        self._away[topic] = self.world.loop.time() + seconds
+
+    def is_away(self, topic: str) -> bool:
+        return self.world.loop.time() < self._away.get(topic, 0.0)
 
     def trim(self, topic: str, partition: int, begin: int) -> None:
         """Forget what lies before `begin`, as retention does."""
@@ -176,7 +185,7 @@ class _Append:
         rates, rng = log.world.rates, log.rng
         wait = log.world.delay(rng)
         chance = rng.random()
-        if chance < rates.log_append_lost:
+        if log.is_away(topic) or chance < rates.log_append_lost:
             self._dropped = True
             self._note("append lost")
         elif chance < rates.log_append_lost + rates.log_ack_lost:
