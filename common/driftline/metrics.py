@@ -95,9 +95,9 @@ FENCE_LOSSES = _counter("fence_losses", "Times another writer took a shard from 
 
 # What comes in as JSON?
 INGEST_LAG = _gauge("ingest_lag_records", "Messages in the ingest topic not forwarded yet.", ("partition",))
-INGEST_FORWARDED = _counter("ingest_forwarded", "Messages forwarded to shards.", ("partition",))
+INGEST_FORWARDED = _counter("ingest_forwarded_records", "Messages forwarded to shards.", ("partition",))
 INGEST_REFUSED = _counter(
-    "ingest_refused", "Messages refused and put into the ingest dead-letter topic.", ("reason",)
+    "ingest_refused_records", "Messages refused and put into the ingest dead-letter topic.", ("reason",)
 )
 
 METRICS: tuple[Metric, ...] = (

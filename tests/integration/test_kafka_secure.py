@@ -99,9 +99,22 @@ def test_the_pipeline_runs_with_each_part_under_a_user_of_its_own(scene: Scene) 
     assert scene.deployment.audit(SPEC_OF_ITEMS).ok
 
 
-ALL_TOPICS = ("items.gradients", "items.updates", "items.dlq", "default.ops", "default.ops.dlq")
-MAY_WRITE = {"trainer": {"items.gradients"}, "reader": set[str](), "operator": {"default.ops"}}
-MAY_READ = {"trainer": set[str](), "reader": {"items.updates"}, "operator": {"default.ops"}}
+ALL_TOPICS = (
+    *("items.gradients", "items.updates", "items.dlq"),
+    *("default.ops", "default.ops.dlq", "driftline.ingest", "driftline.ingest.dlq"),
+)
+MAY_WRITE = {
+    "trainer": {"items.gradients"},
+    "reader": set[str](),
+    "ingest": {"driftline.ingest"},
+    "operator": {"default.ops"},
+}
+MAY_READ = {
+    "trainer": set[str](),
+    "reader": {"items.updates"},
+    "ingest": set[str](),
+    "operator": {"default.ops"},
+}
 
 
 @pytest.mark.parametrize("role", MAY_WRITE)

@@ -25,7 +25,7 @@ from driftline.servers.kafka import ListenerSecurity, find_jars
 from tests.support.servers import ROOT
 
 PAGE = ROOT / "docs" / "how-to" / "kafka-security.md"
-ROLES = ("trainer", "reader", "operator", "service")
+ROLES = ("trainer", "reader", "ingest", "operator", "service")
 MECHANISM = "SCRAM-SHA-512"
 
 # Codes of the protocol: ResourceType, PatternType, AclOperation, AclPermissionType (KIP-140, KIP-290).

@@ -46,6 +46,22 @@ class TunedRedis(RedisServer):
         return redis.Redis(host=HOST, port=self.port, password=self._password)
 
 
+class ClusterNode(TunedRedis):
+    """A node of a cluster; its bus has a port of its own, not one 10,000 higher, which may not exist."""
+
+    ports_needed = 2
+
+    def _command(self, ports: Sequence[int]) -> Command:
+        plain = super()._command(ports)
+        return Command(
+            [*plain.arguments, "--cluster-port", str(ports[1])], plain.environment, plain.death_signal
+        )
+
+    @property
+    def bus_port(self) -> int:
+        return self._ports[1]
+
+
 class TlsRedis(TunedRedis):
     """A Redis that speaks TLS only."""
 
@@ -107,14 +123,14 @@ class Authority:
 class RedisCluster:
     """Three masters and a replica of each."""
 
-    def __init__(self, nodes: Sequence[TunedRedis]) -> None:
+    def __init__(self, nodes: Sequence[ClusterNode]) -> None:
         self.nodes = nodes
 
     @property
     def url(self) -> str:
         return "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in self.nodes)
 
-    def master_of(self, url: str) -> TunedRedis:
+    def master_of(self, url: str) -> ClusterNode:
         """Return the node at a URL."""
         return next(node for node in self.nodes if f":{node.port}" in url)
 
@@ -123,7 +139,7 @@ class RedisCluster:
         masters, replicas = self.nodes[:3], self.nodes[3:]
         first = self.nodes[0].client()
         for node in self.nodes[1:]:
-            first.execute_command("CLUSTER", "MEET", HOST, node.port)
+            first.execute_command("CLUSTER", "MEET", HOST, node.port, node.bus_port)
         bounds = [0, SLOTS // 3, 2 * SLOTS // 3, SLOTS]
         for node, begin, end in zip(masters, bounds[:-1], bounds[1:], strict=True):
             node.client().execute_command("CLUSTER", "ADDSLOTSRANGE", begin, end - 1)
@@ -152,7 +168,7 @@ def redis_cluster(directory: Path) -> Iterator[RedisCluster]:
         "repl-ping-replica-period": "1",
     }
     with ExitStack() as stack:
-        nodes = [stack.enter_context(TunedRedis(directory / f"node-{n}", settings)) for n in range(6)]
+        nodes = [stack.enter_context(ClusterNode(directory / f"node-{n}", settings)) for n in range(6)]
         cluster = RedisCluster(nodes)
         cluster.form()
         yield cluster

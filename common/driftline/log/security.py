@@ -2,7 +2,7 @@
 
 Invariant: a `KafkaSecurity` that exists is a combination that can work, named by
 the settings it comes from; printing it shows no secret. Certificates are read when a
-client is opened, so a renewed one needs no restart of the process.
+client is opened, and kept by it: a renewed one counts from the next start on.
 """
 
 from __future__ import annotations

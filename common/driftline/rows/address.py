@@ -131,7 +131,8 @@ def _check(url: str) -> None:
         parts = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError:
         raise ConfigError(_EXPECTED) from None  # its text may hold a part of the password
-    if not parts.get("host") and not parts.get("path"):
+    host = str(parts.get("host") or "")
+    if (not host and not parts.get("path")) or set(host) & set(",=/"):
         raise ConfigError(_EXPECTED)
 
 

@@ -35,7 +35,7 @@ from driftline_services.aggregator.ingest_position import Forwarded, ForwardedSt
 from driftline_services.chassis import Batch
 
 _logger = logging.getLogger(__name__)
-_BREATH = 32  # messages between two turns of the event loop: some 3 ms of small ones
+_BREATH = 32  # messages between two turns of the event loop: some 5 ms of small ones
 _BIRTH_WAIT = 10.0  # seconds that a table in the ops log may take to get its topics and its spec
 _BIRTH_POLL = 0.05
 _RETRY = 0.5
