@@ -24,7 +24,7 @@ OPS_PRODUCER = bytes.fromhex("e72853feec7d524ca180a88923a4b668")
 """UUIDv5 of "ops" under 6d3a4f9e-52a0-5d0c-9a4c-6c0f3f1f7a11."""
 
 EVENTS = ("gradient", "upsert", "delete")
-OPS = ("spec", "barrier", "quarantine", "prepare", "restore", "restore-rows")
+OPS = ("spec", "barrier", "quarantine", "prepare", "restore", "restore-rows", "move")
 
 MAX_FRAME = 8 << 20
 MAX_HEADER = 64 * 1024

@@ -72,6 +72,7 @@ class Judge:
         self._passed = [0] * SHARDS
         self._marked = [0] * SHARDS
         self._keys = keys
+        self.trap: Callable[[bytes], None] | None = None  # called once, with the owner who commits next
         self._forwarded: set[int] = set()  # numbers of the ops that are to reach the table
         redis.watch_changes(self._guarded(self._on_transaction))
         log.watch_appends(self._guarded(self._on_append))
@@ -135,6 +136,9 @@ class Judge:
         if not self._marked[shard] <= marked <= reached:
             before = self._marked[shard]
             raise Violation("published", f"shard {shard}: published {before} -> {marked}, next {reached}")
+        trap, self.trap = self.trap, None
+        if trap is not None:
+            trap(fields[b"owner"])
         self._check_published(shard, marked)
         self._marked[shard] = marked
         while self._passed[shard] < reached:
@@ -153,7 +157,9 @@ class Judge:
         if reached:
             record = self._log.partition(topics.gradients(TABLE), shard).records[reached - 1]
             if fields[b"fp"] != fingerprint(record).encode():
-                raise Violation("position", f"shard {shard} at {reached}: the fingerprint is another record's")
+                raise Violation(
+                    "position", f"shard {shard} at {reached}: the fingerprint is another record's"
+                )
         image = (self._hash(shard, b"v"), self._hash(shard, b"s"))
         if image != moment.image:
             wrong_ids = sorted(
@@ -174,7 +180,10 @@ class Judge:
 
     def _check_passed(self, shard: int, offset: int) -> None:
         judged = self.timelines[shard].judged[offset]
-        if judged.outcome.verdict == "dead letter" and b"%d:%d" % (shard, offset) not in self.dead_letters[shard]:
+        if (
+            judged.outcome.verdict == "dead letter"
+            and b"%d:%d" % (shard, offset) not in self.dead_letters[shard]
+        ):
             raise Violation("dead-letter", f"shard {shard} passed {offset} without its dead letter")
         if judged.marker and judged.frame and judged.frame.seq not in self.published[shard].markers:
             raise Violation("barrier", f"shard {shard} passed op {judged.frame.seq} before its marker")
@@ -210,9 +219,7 @@ class Judge:
                     raise Violation("tombstone", f"{where} is another shard's or is there")
                 self.published[shard].take(row_id, at, None)
                 continue
-            row = Expected(
-                states.rows[n].tobytes(), states.state[n].tobytes(), at, int(states.ordinals[n])
-            )
+            row = Expected(states.rows[n].tobytes(), states.state[n].tobytes(), at, int(states.ordinals[n]))
             if timeline.version(row_id, at) != row:
                 raise Violation("updates-rows", f"{where}: {row}, not {timeline.version(row_id, at)}")
             self.published[shard].take(row_id, at, row)
@@ -251,9 +258,7 @@ class Judge:
 def _marked_fields(marker: Marker) -> dict[bytes, bytes]:
     """Return what a marker carries as the fields of `w` that the oracle knows."""
     found = {
-        name.encode(): str(marker.position[name]).encode()
-        for name in SCALARS
-        if name.encode() not in _OWN
+        name.encode(): str(marker.position[name]).encode() for name in SCALARS if name.encode() not in _OWN
     }
     t = marker.tensors
     names = [bytes(row) for row in t["pname"]]

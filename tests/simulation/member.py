@@ -152,3 +152,5 @@ class Member:
             batch = Batch(tp.topic, tp.partition, cursor.next, records[-1].offset + 1, records)
             cursor.next = batch.next
             await self.chassis.deliver(Delivery(batch, cursor.turn, sum(len(r.value) for r in records)))
+            if self._rng.random() < 0.1:  # a slow fetch
+                await asyncio.sleep(self._rng.random() * 0.1)

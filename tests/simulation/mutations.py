@@ -19,10 +19,11 @@ from driftline.log import Log, Outgoing
 from driftline.rows import resp
 from driftline.rows.layout import RowLayout
 from driftline.rows.shard_store import ShardStore
-from driftline.shard import machine, screen
+from driftline.shard import acceptance, machine
 from driftline.shard.cache import CLEAN, RowBlock, RowCache
 from driftline.shard.machine import Delta, Shard
 from driftline.shard.plan import PendingOp
+from driftline.shard.waves import waves
 from driftline_services.aggregator import appending, router, runner
 from driftline_services.aggregator.runner import ShardRunner
 from driftline_services.aggregator.updates import Updates
@@ -119,6 +120,18 @@ def published_too_early(patch: Patch) -> None:
     patch.setattr(Updates, "offer", offer)
 
 
+def writing_published_counts_as_publishing(patch: Patch) -> None:
+    """What the simulation found in the product: a flush that only writes `published` moved it to next."""
+    real = ShardRunner._settle
+
+    async def settle(self: ShardRunner, delta: Delta, published: int, log_bytes: int) -> None:
+        if delta.next == self.progress.committed:
+            self._updates.offer(delta.states, delta.next, log_bytes)
+        await real(self, delta, published, log_bytes)
+
+    patch.setattr(ShardRunner, "_settle", settle)
+
+
 def lost_reply_taken_for_success(patch: Patch) -> None:
     """After a broken connection the transaction counts as done, without a look."""
 
@@ -211,7 +224,7 @@ def waves_out_of_order(patch: Patch) -> None:
     def backwards(slots: NDArray[np.int32]) -> Iterator[NDArray[np.intp]]:
         return reversed(list(real(slots)))
 
-    real = machine.waves
+    real = waves
     patch.setattr(machine, "waves", backwards)
 
 
@@ -231,8 +244,8 @@ def repeated_frames_applied(patch: Patch) -> None:
         real(position, event)
         return True
 
-    real = screen.acceptance.take_seq
-    patch.setattr(screen.acceptance, "take_seq", take_seq)
+    real = acceptance.take_seq
+    patch.setattr(acceptance, "take_seq", take_seq)
 
 
 MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
@@ -243,6 +256,7 @@ MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     ordinals_reused: frozenset({"position", "rows"}),
     marker_before_its_states_are_acknowledged: frozenset({"marker-early"}),
     published_too_early: frozenset({"published-early"}),
+    writing_published_counts_as_publishing: frozenset({"published-early"}),
     lost_reply_taken_for_success: frozenset({"position", "rows", "barrier", "marker-early"}),
     fence_not_watched: frozenset({"position", "rows", "published"}),
     store_goes_on_after_a_lost_fence: frozenset({"position", "rows", "published"}),

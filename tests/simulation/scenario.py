@@ -11,63 +11,20 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from random import Random
 
 from driftline import topics
 from driftline.errors import FenceLostError, PositionError, RetryError
-from driftline.shard.spec import Init, Policy, TableSpec
-from driftline_services.aggregator.runner import Limits
 from tests.oracle import differences, wire
 from tests.simulation.group import Group
 from tests.simulation.judge import GROUP, SHARDS, TABLE, Judge, Violation
 from tests.simulation.member import Member
+from tests.simulation.plan import Plan as Plan
 from tests.simulation.random_log import KEYRING, KEYS
 from tests.simulation.traffic import Operator, Trainer
-from tests.simulation.world import ROUGH, Action, FakeLog, FakeRedis, FaultRates, World, run
+from tests.simulation.world import Action, FakeLog, FakeRedis, World, run
 
 REST = 120.0
 """Virtual seconds after the storm within which everything must be committed and published."""
-_OPTIMIZERS = ("sgd", "rowwise_adagrad", "adagrad", "adam", "ftrl")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a seed stands for."""
-
-    spec: TableSpec
-    limits: Limits
-    rates: FaultRates
-    steps: int
-    ops: int
-    storms: int
-    rebuilds: bool  # Redis may come back without any data
-
-    @classmethod
-    def of(cls, seed: int) -> Plan:
-        rng = Random(f"plan:{seed}")
-        kind = rng.choice(_OPTIMIZERS)
-        spec = TableSpec(
-            TABLE,
-            4,
-            GROUP,
-            SHARDS,
-            {"kind": kind, "lr": 0.05} | ({"l1": 0.1} if kind == "ftrl" else {}),
-            Init(seed, 0.1),
-            Policy(4096, rng.choice(["apply", "drop"])),
-        )
-        limits = Limits(
-            cache_bytes=rng.choice([1, 4000, 1 << 20]),
-            flush_bytes=rng.choice([1, 400, 1 << 20]),
-            publish_window=rng.choice([1, 4000, 1 << 20]),
-            mark_after=rng.choice([0.005, 0.05, 0.3]),
-        )
-        heavy = rng.choice([0.0, 1.0, 2.0, 4.0])
-        faults = ("redis_cut_before", "redis_cut_midway", "redis_reply_lost", "redis_late")
-        faults += ("log_append_lost", "log_ack_lost", "log_append_late", "log_read_failed")
-        rates = replace(ROUGH, **{name: getattr(ROUGH, name) * heavy for name in faults})
-        rates = replace(rates, slow=rng.choice([0.02, 0.1, 0.3]))
-        return cls(spec, limits, rates, 14, 6, rng.randrange(2, 10), rng.random() < 0.3)
 
 
 class Scenario:
@@ -76,7 +33,7 @@ class Scenario:
     def __init__(self, world: World, plan: Plan) -> None:
         self._world, self._plan = world, plan
         self._rng = world.random("scenario")
-        self.redis, self.log = FakeRedis(world), FakeLog(world)
+        self.redis, self.log = self.make_redis(world), FakeLog(world)
         for name in (topics.ops(GROUP), topics.refused_ops(GROUP)):
             self.log.create(name, 1)
         self.judge = Judge(self.redis, self.log, KEYS)
@@ -85,6 +42,10 @@ class Scenario:
         self._started = 0
         self.trainers = [Trainer(name, world, self.log, plan.spec, self._stands) for name in "ab"]
         self._evicted: set[int] = set()
+
+    def make_redis(self, world: World) -> FakeRedis:
+        """Return the store; a scenario with several servers has its own."""
+        return FakeRedis(world)
 
     async def run(self) -> None:
         """Live through the storm and come to rest."""
@@ -116,10 +77,11 @@ class Scenario:
         rng = self._rng
         actions = [
             Action("kill an aggregator", lambda: self._with_one(self._kill), 5),
+            Action("kill at a commit", self._set_trap, 5),
             Action("freeze an aggregator", lambda: self._with_one(self._freeze), 3),
             Action("rebalance", self.group.change, 2),
             Action("rebalance unheard", lambda: self._with_one(self._rebalance_unheard), 3),
-            Action("kill a trainer", lambda: rng.choice(self.trainers).process.kill(), 1),
+            Action("kill a trainer", self._kill_trainer, 1),
             Action("restart Redis", lambda: self._lose(rng.randrange(3), rng.random() * 0.2), 1),
             Action("fail over", lambda: self._fail_over(rng.randrange(6)), 1),
             Action("updates away", lambda: self.log.take_away(topics.updates(TABLE), rng.random() * 0.5), 3),
@@ -161,6 +123,18 @@ class Scenario:
         if not isinstance(error, RetryError | FenceLostError):
             self.judge.fail(error)
         self._kill(member)
+
+    def _kill_trainer(self) -> None:
+        self._rng.choice(self.trainers).process.kill()
+
+    def _set_trap(self) -> None:
+        """Kill the next owner who commits before it can hear of it."""
+        self.judge.trap = self._kill_owner
+
+    def _kill_owner(self, owner: bytes) -> None:
+        for member in list(self.members):
+            if any(runner._store.owner == owner for runner in member.aggregator.runners.values()):
+                self._kill(member)
 
     def _freeze(self, member: Member) -> None:
         member.process.freeze()
@@ -266,7 +240,9 @@ class Scenario:
         for trainer in self.trainers:
             for number in trainer.sent(shard):
                 if effects[trainer.producer, number] != 1:
-                    raise Violation("exactly-once", f"shard {shard}: frame {number} of {trainer.producer.hex()}")
+                    raise Violation(
+                        "exactly-once", f"shard {shard}: frame {number} of {trainer.producer.hex()}"
+                    )
 
 
 async def live(world: World) -> str:
@@ -283,7 +259,7 @@ async def live(world: World) -> str:
 
 def trace_of(seed: int) -> str:
     """Run one seed and return its trace; an error raised carries the seed and the end of the trace."""
-    with _silence():
+    with silence():
         return run(seed, live, rates=Plan.of(seed).rates)
 
 
@@ -293,7 +269,7 @@ def run_seed(seed: int) -> None:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep the product's warnings about the faults it is given out of the reports."""
     logger = logging.getLogger("driftline_services")
     client = logging.getLogger("driftline")

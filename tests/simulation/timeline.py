@@ -50,9 +50,7 @@ class Judged:
 class Timeline:
     """The moments of one shard; `records` is the log itself and grows."""
 
-    def __init__(
-        self, shard: int, shards: int, records: Sequence[Record], keys: Mapping[str, bytes]
-    ) -> None:
+    def __init__(self, shard: int, shards: int, records: Sequence[Record], keys: Mapping[str, bytes]) -> None:
         self._shard, self._shards = shard, shards
         self._oracle = oracle.Shard(shard, keys=keys)
         self._records = records
@@ -74,7 +72,9 @@ class Timeline:
 
     def absent(self, row_id: int, at: int) -> bool:
         """Tell whether `row_id` is this shard's and is not there after the record at LSN `at`."""
-        return shard_of(row_id, self._shards) == self._shard and row_id not in self.at((at & _OFFSET) + 1).table
+        return (
+            shard_of(row_id, self._shards) == self._shard and row_id not in self.at((at & _OFFSET) + 1).table
+        )
 
     def _step(self) -> None:
         record, before = self._records[len(self.judged)], self._moments[-1]

@@ -73,7 +73,7 @@ class Trainer:
             if self._rng.random() < 0.2:
                 await publisher.flush()
                 self._checkpoint = max(step, self._checkpoint)
-            await asyncio.sleep(self._rng.expovariate(1 / 0.01))
+            await asyncio.sleep(self._rng.expovariate(1 / 0.025))
         await publisher.flush()
         self._checkpoint = steps
 

@@ -31,8 +31,10 @@ from driftline_services.chassis import Batch, Flow, TopicPartition
 
 _logger = logging.getLogger(__name__)
 _GRADIENTS = ".gradients"
-_PATIENCE = 5.0
-"""Seconds that a start waits for shards whose server is away, before it goes on with the others."""
+_PATIENCE = 0.25
+"""Seconds that a start waits for shards whose server is away, before it goes on with the others.
+
+Well below the time in which a member must give its partitions back."""
 
 
 class Aggregator:
@@ -60,6 +62,7 @@ class Aggregator:
         self._flow: Flow | None = None
         self._watches: dict[TopicPartition, asyncio.Task[None]] = {}
         self._late: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._loaded = asyncio.Event()
         self.taking: dict[TopicPartition, ShardStore] = {}
         self.runners: dict[TopicPartition, ShardRunner] = {}
         self.stopped: dict[TopicPartition, StateError] = {}
@@ -72,6 +75,7 @@ class Aggregator:
         self._flow = flow
 
     async def load(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
+        self._loaded.clear()
         self.runners, self.stopped = {}, {}
         self.ingest.positions.clear()
         self.assigned = frozenset(tp for tp in partitions if tp.topic != topics.ops(self._group))
@@ -90,6 +94,7 @@ class Aggregator:
         for tp, task in begun.items():
             if tp not in ready:  # its server is away: the others do not wait for it
                 self._late[tp] = asyncio.create_task(self._resume_late(tp, task), name=f"late {tp}")
+        self._loaded.set()
         return {tp: start for tp, start in ready.items() if start is not None}
 
     async def _resume_late(self, tp: TopicPartition, begun: asyncio.Task[int | None]) -> None:
@@ -223,6 +228,7 @@ class Aggregator:
     async def _regain(self, tp: TopicPartition, runner: ShardRunner, error: FenceLostError) -> None:
         self.fence_losses += 1
         _logger.warning("%s: fence lost, dropping what is not committed: %s", _shard_name(tp), error)
+        await self._loaded.wait()  # or the start of the lost runner would be resumed behind our back
         await self._running.hold(tp)
         self.runners.pop(tp, None)
         await runner.close()

@@ -327,7 +327,8 @@ class ShardRunner:
     async def _settle(self, delta: Delta, published: int, log_bytes: int) -> None:
         self._shard.committed()
         self._marked = published
-        self._updates.offer(delta.states, delta.next, log_bytes)
+        if delta.next > self.progress.committed:  # else it only wrote `published`, which may lag behind next
+            self._updates.offer(delta.states, delta.next, log_bytes)
         async with self._settled:
             self.progress.committed, self._flying = delta.next, False
             self._settled.notify_all()

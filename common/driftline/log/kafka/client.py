@@ -31,6 +31,9 @@ APPEND_TIMEOUT_S = 30.0
 
 RETRY_S = 0.1
 
+TLS_END_S = 0.1
+"""A TLS connection that was closed still exchanges good-byes; asyncio cannot be asked when it is done."""
+
 T = TypeVar("T")
 
 # aiokafka logs as an error what driftline raises; without a handler of the application's
@@ -73,6 +76,11 @@ def _connection_arguments(address: KafkaAddress) -> ConnectionArguments:
         "sasl_plain_username": security.username,
         "sasl_plain_password": security.password,
     }
+
+
+async def ended(address: KafkaAddress) -> None:
+    """Return when closed connections are gone: a loop that ends before complains about open sockets."""
+    await asyncio.sleep(TLS_END_S if address.security.uses_tls else 0)
 
 
 class Startable(Protocol):

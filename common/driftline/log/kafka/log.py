@@ -17,7 +17,7 @@ from driftline.errors import StateError
 from driftline.log.address import KafkaAddress
 from driftline.log.base import Bounds, Outgoing, Reader
 from driftline.log.kafka.appender import Appender
-from driftline.log.kafka.client import CALL_TIMEOUT_S, arguments, connect, translated
+from driftline.log.kafka.client import CALL_TIMEOUT_S, arguments, connect, ended, translated
 from driftline.log.kafka.reader import KafkaReader
 from driftline.log.kafka.topics import Topics
 from driftline.log.limits import check_batch, check_name, check_partitions
@@ -138,6 +138,7 @@ class _Offsets:
 
 class _Parts:
     def __init__(self, address: KafkaAddress) -> None:
+        self._address = address
         self.topics = Topics(address)
         self.appender = Appender(address)
         self.offsets = _Offsets(address)
@@ -149,3 +150,4 @@ class _Parts:
             await reader.close()
         await self.offsets.close()
         await self.topics.close()
+        await ended(self._address)
