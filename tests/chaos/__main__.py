@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.chaos.kit import kills
+from tests.chaos.kit import kills, losses, network, zombies
+from tests.integration.deployment import KAFKA, LOCAL
 from tests.chaos.kit.report import Report
 from tests.support.servers import ROOT
 
@@ -21,6 +22,10 @@ Run = Callable[[Path, Report], None]
 
 SCENARIOS: Mapping[str, Run] = {
     "kills": lambda directory, report: kills.run(kills.Kills(), directory, report),
+    "zombies-kafka": lambda directory, report: zombies.run(zombies.Zombies(KAFKA, 8), directory, report),
+    "zombies-local": lambda directory, report: zombies.run(zombies.Zombies(LOCAL, 12), directory, report),
+    "losses": lambda directory, report: losses.run(losses.Losses(20), directory, report),
+    "network": lambda directory, report: network.run(network.Network(16), directory, report),
 }
 
 

@@ -54,14 +54,14 @@ def test_a_slot_that_moves_to_another_master_takes_its_shard_along(
             source = cluster.master_of(clustered.home(spec, 0))
             others = (node for node in cluster.nodes if node is not source)
             target = next(node for node in others if node.client().info("replication")["role"] == "master")
-            slot = source.client().execute_command("CLUSTER", "KEYSLOT", key)
-            names = [node.client().execute_command("CLUSTER", "MYID") for node in (source, target)]
-            target.client().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
-            source.client().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
-            keys = source.client().execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
-            source.client().execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            slot = source.tell("CLUSTER", "KEYSLOT", key)
+            names = [node.tell("CLUSTER", "MYID") for node in (source, target)]
+            target.tell("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
+            source.tell("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
+            keys = source.tell("CLUSTER", "GETKEYSINSLOT", slot, 100)
+            source.tell("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
             for node in (target, source):
-                node.client().execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[1])
+                node.tell("CLUSTER", "SETSLOT", slot, "NODE", names[1])
             until(lambda: cluster.master_of(clustered.home(spec, 0)) is target, "the map shows the target")
             before = len(plain.ids())
             until(lambda: len(plain.ids()) > before or before == len(IDS), "training goes on", seconds=30)
@@ -91,7 +91,7 @@ def is_elsewhere(deployment: Deployment, cluster: RedisCluster, dead_port: int) 
     """Whether the other nodes count another node than the dead one as master of its slots."""
     for node in cluster.nodes:
         if node.port != dead_port:
-            ranges = node.client().execute_command("CLUSTER", "SLOTS")
+            ranges = node.tell("CLUSTER", "SLOTS")
             masters = {int(each[2][1]) for each in ranges} if isinstance(ranges, list) else None
             if masters is None:  # redis-py parses the reply into a mapping
                 masters = {int(each["primary"][1]) for each in ranges.values()}

@@ -14,7 +14,7 @@ from driftline.errors import ConfigError, StoreUnavailableError
 from driftline.servers.local import HOST
 from tests.integration.deployment import LOCAL, Deployment
 from tests.integration.test_redis_servers import IDS, driftline
-from tests.support.redis_variants import Authority, TlsRedis, TunedRedis
+from tests.support.redis_variants import Authority, TlsRedis, TunedRedis, tell
 
 pytestmark = pytest.mark.redis
 PAGE = Path(__file__).resolve().parents[2] / "docs/how-to/redis-security.md"
@@ -37,8 +37,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TunedRedis]:
         for name, rules in documented().items():
             if name != "default":
                 words = rules.replace(f"{name.upper()}_PASSWORD", SECRETS[name]).split()
-                client.execute_command("ACL", "SETUSER", name, *words)
-        client.execute_command("ACL", "SETUSER", "default", "resetpass", ">root")
+                tell(client, "ACL", "SETUSER", name, *words)
+        tell(client, "ACL", "SETUSER", "default", "resetpass", ">root")
         yield server
 
 
@@ -91,7 +91,7 @@ def test_only_the_service_can_write(guarded: TunedRedis, role: str) -> None:
             ("HGET", "other", "x"),
         ):
             with pytest.raises(redis.exceptions.NoPermissionError):
-                client.execute_command(*command)
+                tell(client, *command)
 
 
 def test_the_service_cannot_touch_other_keys_or_settings(guarded: TunedRedis) -> None:
@@ -103,7 +103,7 @@ def test_the_service_cannot_touch_other_keys_or_settings(guarded: TunedRedis) ->
             ("KEYS", "*"),
         ):
             with pytest.raises(redis.exceptions.NoPermissionError):
-                client.execute_command(*command)
+                tell(client, *command)
 
 
 def test_an_aggregator_without_rights_to_write_says_so_and_ends(

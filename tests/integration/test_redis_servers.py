@@ -53,7 +53,7 @@ def homes(deployment: Deployment, spec: TableSpec) -> list[str | None]:
 
 def rows_on(server: RedisServer, spec: TableSpec, shard: int) -> int:
     with redis.Redis.from_url(server.url) as client:
-        return int(client.hlen(ShardKeys.of(spec.name, shard).values))  # type: ignore[arg-type]
+        return int(client.hlen(ShardKeys.of(spec.name, shard).values))
 
 
 def driftline(deployment: Deployment, *arguments: str) -> str:

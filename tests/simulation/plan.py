@@ -44,8 +44,8 @@ class Plan:
         limits = Limits(
             cache_bytes=rng.choice([1, 4000, 1 << 20]),
             flush_bytes=rng.choice([1, 400, 1 << 20]),
-            publish_window=rng.choice([1, 4000, 1 << 20]),
-            mark_after=rng.choice([0.005, 0.05, 0.3]),
+            publish_window=rng.choice([1, 1 << 20, 1 << 20]),
+            mark_after=rng.choice([0.003, 0.003, 0.3]),
         )
         heavy = rng.choice([0.0, 1.0, 2.0, 4.0])
         faults = ["redis_cut_before", "redis_cut_midway", "redis_reply_lost", "redis_late"]

@@ -84,7 +84,7 @@ class Scenario:
             Action("kill a trainer", self._kill_trainer, 1),
             Action("restart Redis", lambda: self._lose(rng.randrange(3), rng.random() * 0.2), 1),
             Action("fail over", lambda: self._fail_over(rng.randrange(6)), 1),
-            Action("updates away", lambda: self.log.take_away(topics.updates(TABLE), rng.random() * 0.5), 3),
+            Action("updates away", lambda: self.log.take_away(topics.updates(TABLE), rng.random() * 0.5), 5),
             Action("evict rows", self._evict, 0.7),
         ]
         if self._plan.rebuilds:

@@ -45,6 +45,11 @@ class TunedRedis(RedisServer):
         """Return a client of the default user."""
         return redis.Redis(host=HOST, port=self.port, password=self._password)
 
+    def tell(self, *command: object) -> object:
+        """Run one command as the default user."""
+        with self.client() as client:
+            return tell(client, *command)
+
 
 class ClusterNode(TunedRedis):
     """A node of a cluster; its bus has a port of its own, not one 10,000 higher, which may not exist."""
@@ -137,25 +142,30 @@ class RedisCluster:
     def form(self) -> None:
         """Join the nodes, spread the slots over the first three, make the rest their replicas."""
         masters, replicas = self.nodes[:3], self.nodes[3:]
-        first = self.nodes[0].client()
+        first = self.nodes[0]
         for node in self.nodes[1:]:
-            first.execute_command("CLUSTER", "MEET", HOST, node.port, node.bus_port)
+            first.tell("CLUSTER", "MEET", HOST, node.port, node.bus_port)
         bounds = [0, SLOTS // 3, 2 * SLOTS // 3, SLOTS]
         for node, begin, end in zip(masters, bounds[:-1], bounds[1:], strict=True):
-            node.client().execute_command("CLUSTER", "ADDSLOTSRANGE", begin, end - 1)
+            node.tell("CLUSTER", "ADDSLOTSRANGE", begin, end - 1)
         until(lambda: all(self._knows(node) for node in self.nodes), "all nodes know each other", seconds=30)
         for master, replica in zip(masters, replicas, strict=True):
-            name = master.client().execute_command("CLUSTER", "MYID")
+            name = master.tell("CLUSTER", "MYID")
             until(lambda r=replica, n=name: _replicate(r, n), "the replica accepts its master")  # type: ignore[misc]
         until(lambda: all(self._linked(each) for each in replicas), "replicas are in step", seconds=30)
         until(lambda: all(_state_ok(node) for node in self.nodes), "the cluster is ok", seconds=30)
 
     def _knows(self, node: TunedRedis) -> bool:
-        info = node.client().execute_command("CLUSTER", "INFO")
+        info = node.tell("CLUSTER", "INFO")
         return f"cluster_known_nodes:{len(self.nodes)}" in _text(info) and _state_ok(node)
 
     def _linked(self, replica: TunedRedis) -> bool:
         return replica.client().info("replication").get("master_link_status") == "up"
+
+
+def tell(client: redis.Redis, *command: object) -> object:
+    """Run one command; redis-py has no types for this."""
+    return client.execute_command(*command)  # type: ignore[no-untyped-call,no-any-return]
 
 
 @contextmanager
@@ -176,14 +186,14 @@ def redis_cluster(directory: Path) -> Iterator[RedisCluster]:
 
 def _replicate(replica: TunedRedis, master: object) -> bool:
     try:
-        replica.client().execute_command("CLUSTER", "REPLICATE", master)
+        replica.tell("CLUSTER", "REPLICATE", master)
     except redis.RedisError:
         return False
     return True
 
 
 def _state_ok(node: TunedRedis) -> bool:
-    return "cluster_state:ok" in _text(node.client().execute_command("CLUSTER", "INFO"))
+    return "cluster_state:ok" in _text(node.tell("CLUSTER", "INFO"))
 
 
 def _text(reply: object) -> str:

@@ -91,6 +91,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             asyncio.create_task(catalogue.follow(), name="catalogue"),
             asyncio.create_task(status.follow(), name="status"),
             asyncio.create_task(watch_servers(servers), name="redis servers"),
+            asyncio.create_task(aggregator.patrol(), name="patrol"),
         ]
         for task in tasks:
             task.add_done_callback(functools.partial(_crash, app))

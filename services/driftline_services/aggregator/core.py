@@ -70,6 +70,7 @@ class Aggregator:
             None  # shards and ingest; None before the first time
         )
         self.fence_losses = 0
+        self.patrol_every = 5.0  # seconds
 
     def bind(self, flow: Flow) -> None:
         self._flow = flow
@@ -239,6 +240,15 @@ class Aggregator:
         start = await self._begin(tp)
         if start is not None:
             self._running.resume(tp, start)
+
+    async def patrol(self) -> None:
+        """Look for ever whether a shard lives on another server than this worker believes."""
+        while True:
+            await asyncio.sleep(self.patrol_every)
+            for tp, runner in list(self.runners.items()):
+                server = await self._homes.overtaken(table_of(tp), tp.partition)
+                if server is not None and self.runners.get(tp) is runner:
+                    runner.lose(FenceLostError(f"{_shard_name(tp)}: {server} has been further"))
 
     def _stop(self, tp: TopicPartition, error: StateError) -> None:
         _logger.error("%s stopped: %s", _shard_name(tp), error)

@@ -75,6 +75,21 @@ class Homes:
             await asyncio.sleep(delay)
         raise AssertionError("unreachable: delays never end")
 
+    async def overtaken(self, table: str, shard: int) -> str | None:
+        """Return the server where the shard is further than where this worker has it; None: nowhere.
+
+        That happens when a server lost the end of its file and with it the word that the shard
+        had left: it came alive again, was taken over, and then the move was finished all the same.
+        """
+        if len(self._servers.names) == 1:
+            return None
+        view = (await self._servers.survey(table, [shard]))[shard]
+        if view.live is None or view.live.server == self._at[table, shard]:
+            self._clear_later(table, view)
+            return None
+        here = [each for each in view.holdings if each.server == self._at[table, shard] and each.live]
+        return view.live.server if here else None  # else it is just moving
+
     async def ops_seen(self, tables: Mapping[str, Born]) -> dict[tuple[str, int], int]:
         """Return the last op of each shard; 0, which only has ops repeated, for one on an absent server."""
         seen: dict[tuple[str, int], int] = {}
@@ -217,6 +232,9 @@ class Homes:
         return event if self._keyring.verifies(record.value, record.headers) else None
 
     def _clear_later(self, table: str, view: View) -> None:
+        clearing = self._clearing.get((table, view.shard))
+        if clearing is not None and not clearing.done():
+            return
         if view.live is not None and view.remains:
             self._clear(table, view.shard, view.live.server, view.remains)
 

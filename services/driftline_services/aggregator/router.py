@@ -130,8 +130,10 @@ class Router:
             await self._placement.check_target(op.body.get("server"))
 
     def _reached(self, op: Op, offset: int) -> Iterable[Born]:
-        if op.kind in OF_ONE_TABLE and op.table not in self._tables:
-            raise FrameError(Reason.UNKNOWN_TABLE, f"{op.kind} for table {op.table!r}")
+        if op.kind in OF_ONE_TABLE:
+            known = self._tables.get(op.table)
+            if known is None or known.offset > offset:  # the catalogue may have read further
+                raise FrameError(Reason.UNKNOWN_TABLE, f"{op.kind} for table {op.table!r}")
         return [
             born
             for name, born in sorted(self._tables.items())

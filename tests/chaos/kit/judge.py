@@ -42,6 +42,10 @@ class Judge:
         self.twice: list[Step] = []
 
     @property
+    def spec(self) -> TableSpec:
+        return self._spec
+
+    @property
     def records(self) -> int:
         return sum(self._next)
 

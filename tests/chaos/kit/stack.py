@@ -34,6 +34,7 @@ class Stack:
     redis_proxy: Proxy | None  # before Redis, for the aggregators
     kafka_proxy: Proxy | None  # before the broker, for everybody: a broker has one advertised address
     workers: dict[str, Worker] = field(default_factory=dict)
+    proxies: dict[str, Proxy] = field(default_factory=dict)  # before Redis, one for each worker
 
     def kill_worker(self, name: str, down: float) -> None:
         """SIGKILL, and start again after `down` seconds."""
@@ -78,9 +79,13 @@ def stack(
     static: bool = True,
     session_timeout: float = 3.0,
     proxies: bool = False,
+    proxy_each: bool = False,
     more: Mapping[str, str] | None = None,
 ) -> Iterator[Stack]:
-    """Start everything on `kind` (LOCAL or KAFKA); with `proxies`, faults of the network are possible."""
+    """Start everything on `kind` (LOCAL or KAFKA); with `proxies`, faults of the network are possible.
+
+    `proxy_each`: with a proxy of its own before Redis for each worker.
+    """
     with ExitStack() as parts:
         redis = parts.enter_context(RedisServer(directory / "redis"))
         redis_proxy = parts.enter_context(Proxy(redis.port)) if proxies else None
@@ -97,6 +102,9 @@ def stack(
         theirs = deployment if redis_proxy is None else deployment.with_redis(redis_proxy.url(redis.url))
         for number in range(workers):
             name = f"worker-{number}"
+            if proxy_each:
+                proxy = built.proxies[name] = parts.enter_context(Proxy(redis.port))
+                theirs = deployment.with_redis(proxy.url(redis.url))
             built.workers[name] = parts.enter_context(
                 theirs.worker(name, instance_id=name if static and kind == KAFKA else None)
             )
