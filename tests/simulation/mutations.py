@@ -268,6 +268,6 @@ MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     row_count_not_compared: frozenset({"rows", "rest", "updates-rows"}),
     waves_out_of_order: frozenset({"rows", "updates-rows"}),
     tombstone_with_an_older_lsn: frozenset({"tombstone", "published-early"}),
-    repeated_frames_applied: frozenset({"rows", "dead-letter"}),
+    repeated_frames_applied: frozenset({"rows", "position", "dead-letter"}),
 }
 """Each mutation and the checks of which one has to catch it."""

@@ -100,10 +100,10 @@ class Trainer:
         """Return a frame that will be refused, or is at the edge of it, from a producer of its own."""
         rng, shard = self._rng, self._rng.randrange(SHARDS)
         self._strays += 1
-        kind = rng.choice(["gradient", "delete"])
+        kind = rng.choice(["gradient", "delete", "delete"])
         metadata = writing.metadata(kind, TABLE, shard, producer_id(f"{self._name}:stray"), self._strays)
         mine = [row_id for row_id in IDS if shard_of(row_id, SHARDS) == shard]
-        ids, width, fault = sorted(rng.sample(mine, 2)), self._spec.dim, rng.choice([0, 1, 2, 2, 3, 4, 5])
+        ids, width, fault = sorted(rng.sample(mine, 2)), self._spec.dim, rng.choice([0, 1, 2, 2, 2, 3, 4, 5])
         if fault == 0:
             return [(shard, Outgoing(b"garbage"))]
         if fault == 1:

@@ -165,10 +165,13 @@ class ShardStore:
                     if self._fence != after:
                         replies = await self._exchange(packed, 3)
                         if replies[2] is None:
-                            raise self._lose("another writer moved the position")
+                            raise FenceLostError(f"{self._name}: another writer moved the position")
                         self._fence = after
                     (flat,) = await self._exchange([resp.command(b"HGETALL", key)], 1)
-                    return pairs(flat)
+                    left = pairs(flat)
+                    # much may have happened between the two: the shard may have been back here and gone on
+                    self._check_fence([left.get(name) for name in _FENCE], after)
+                    return left
                 except StoreUnavailableError:
                     await self._drop()
                     await asyncio.sleep(delay)

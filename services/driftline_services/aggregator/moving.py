@@ -196,7 +196,13 @@ class Homes:
         _logger.warning("%s: finishing its move from %s to %s", name, left.server, target)
         switch = self._switch(table, shard, left.server, target, owner)
         try:
-            await switch.activate(await left_position(switch.source, switch.keys))
+            position = await left_position(switch.source, switch.keys)
+            if (position.get(b"moved_to"), position.get(b"place", b"0")) != (
+                target.encode(),
+                b"%d" % left.place,
+            ):
+                return  # it has been back there since
+            await switch.activate(position)
         except FenceLostError as error:
             _logger.info("%s: %s", name, error)  # somebody else finished it: the caller looks again
         except StoreUnavailableError as error:

@@ -65,8 +65,8 @@ def run(plan: Kills, directory: Path, report: Report) -> None:
         for number, fault in enumerate(faults):
             time.sleep(fault.gap)
             _inject(built, trainers, fault, report)
-            for name in built.keep_alive():
-                report.tell(f"{name} had ended by itself")
+            for why in built.keep_alive():
+                report.tell(f"ended by itself: {why}")
                 report.measure("workers that ended by themselves", 1)
             for trainer in trainers:
                 trainer.check()

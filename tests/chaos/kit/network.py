@@ -56,9 +56,9 @@ def run(plan: Network, directory: Path, report: Report) -> None:
             time.sleep(rng.uniform(0.2, 0.8))
             _trial(built, side, kind, plan.longest, rng, report)
             _measure(judge, trainers, f"{side}: {kind}", report)
-            for name in built.keep_alive():
+            for why in built.keep_alive():
                 report.measure("workers that ended by themselves", 1)
-                report.tell(f"{name} had ended by itself")
+                report.tell(f"ended by itself: {why}")
             for trainer in trainers:
                 trainer.go_on()
             report.tell(f"trial {number + 1} of {len(trials)} done")

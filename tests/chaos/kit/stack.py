@@ -63,11 +63,12 @@ class Stack:
         return None
 
     def keep_alive(self) -> list[str]:
-        """Start workers that have ended by themselves, as a supervisor would; return their names."""
+        """Start workers that have ended by themselves, as a supervisor would; return their last words."""
         ended = [name for name, worker in self.workers.items() if not worker.process.alive]
+        words = [f"{name}: {self.workers[name].process.output()[-300:]}" for name in ended]
         for name in ended:
             self.workers[name].start()
-        return ended
+        return words
 
 
 @contextmanager

@@ -103,7 +103,10 @@ def _trial(
         )
     except AssertionError:
         report.violated(f"{name} woke and did not find its fence lost")
-    until(lambda: bool(built.keep_alive()) or _has_shards(built, judge), "it is a member again", seconds=30)
+    if built.broker is None:
+        built.kill_worker(name, 0.0)  # its lock files are gone, so it is no member any more
+    else:
+        until(lambda: bool(built.keep_alive()) or _has_shards(built, judge), "it is a member again", seconds=30)
     found_out = fenced(zombie) - before
     report.measure("shards whose fence the zombie found lost", found_out)
     _compare(judge, trainers, report)

@@ -26,6 +26,10 @@ TOPIC_SETTINGS = {
     "message.timestamp.type": "LogAppendTime",
     "max.message.bytes": str(MAX_BATCH_BYTES + BATCH_FRAMING),
     "cleanup.policy": "delete",
+    # Until versions are stored, the log is the only other copy of the rows: an operator who
+    # wants it shorter says so.
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
 }
 
 _BROKERS_DEFAULT = -1
