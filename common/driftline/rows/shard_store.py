@@ -116,7 +116,7 @@ class ShardStore:
                     await self._drop()
                     await asyncio.sleep(delay)
                     if await self._rearm(self._fence, after) == after and after != self._fence:
-                        self._fence = after
+                        self._fence, self.full = after, None
                         return
         raise AssertionError("unreachable: delays never end")
 
@@ -165,12 +165,13 @@ class ShardStore:
                     if self._fence != after:
                         replies = await self._exchange(packed, 3)
                         if replies[2] is None:
-                            raise FenceLostError(f"{self._name}: another writer moved the position")
+                            raise self._lose("another writer moved the position")
                         self._fence = after
                     (flat,) = await self._exchange([resp.command(b"HGETALL", key)], 1)
                     left = pairs(flat)
                     # much may have happened between the two: the shard may have been back here and gone on
                     self._check_fence([left.get(name) for name in _FENCE], after)
+                    self._lose(f"it has left for server {target}")  # nothing more goes out from here
                     return left
                 except StoreUnavailableError:
                     await self._drop()

@@ -245,10 +245,14 @@ class Aggregator:
         """Look for ever whether a shard lives on another server than this worker believes."""
         while True:
             await asyncio.sleep(self.patrol_every)
-            for tp, runner in list(self.runners.items()):
-                server = await self._homes.overtaken(table_of(tp), tp.partition)
-                if server is not None and self.runners.get(tp) is runner:
-                    runner.lose(FenceLostError(f"{_shard_name(tp)}: {server} has been further"))
+            running = dict(self.runners)
+            tables: dict[str, dict[int, TopicPartition]] = {}
+            for tp in running:
+                tables.setdefault(table_of(tp), {})[tp.partition] = tp
+            for table, shards in tables.items():
+                for shard, server in (await self._homes.overtaken(table, sorted(shards))).items():
+                    runner = running[shards[shard]]
+                    runner.lose(FenceLostError(f"shard {table}:{shard}: {server} has been further"))
 
     def _stop(self, tp: TopicPartition, error: StateError) -> None:
         _logger.error("%s stopped: %s", _shard_name(tp), error)

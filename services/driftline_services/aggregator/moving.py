@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from driftline import topics
 from driftline.errors import ConfigError, FenceLostError, FrameError, PositionError, StoreUnavailableError
@@ -75,20 +75,22 @@ class Homes:
             await asyncio.sleep(delay)
         raise AssertionError("unreachable: delays never end")
 
-    async def overtaken(self, table: str, shard: int) -> str | None:
-        """Return the server where the shard is further than where this worker has it; None: nowhere.
+    async def overtaken(self, table: str, shards: Sequence[int]) -> dict[int, str]:
+        """Return those of this worker's shards that are further on another server, and on which.
 
         That happens when a server lost the end of its file and with it the word that the shard
         had left: it came alive again, was taken over, and then the move was finished all the same.
         """
+        found: dict[int, str] = {}
         if len(self._servers.names) == 1:
-            return None
-        view = (await self._servers.survey(table, [shard]))[shard]
-        if view.live is None or view.live.server == self._at[table, shard]:
-            self._clear_later(table, view)
-            return None
-        here = [each for each in view.holdings if each.server == self._at[table, shard] and each.live]
-        return view.live.server if here else None  # else it is just moving
+            return found
+        for shard, view in (await self._servers.survey(table, shards)).items():
+            home, live = self._at[table, shard], view.live
+            if live is None or live.server == home:
+                self._clear_later(table, view)
+            elif any(each.server == home and each.live for each in view.holdings):
+                found[shard] = live.server  # else it is just moving
+        return found
 
     async def ops_seen(self, tables: Mapping[str, Born]) -> dict[tuple[str, int], int]:
         """Return the last op of each shard; 0, which only has ops repeated, for one on an absent server."""

@@ -19,6 +19,7 @@ from tests.integration.deployment import Deployment, Floats, Ids
 from tests.oracle.wire import Matrix
 
 PER_STEP = 16  # ids
+_CHECKPOINT = 50  # steps
 
 
 class Trainer:
@@ -35,6 +36,7 @@ class Trainer:
         self._stop, self._going, self._idle = threading.Event(), threading.Event(), threading.Event()
         self._going.set()
         self._crash: int | None = None  # steps to be forgotten at once
+        self._checkpoint = 0
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -57,7 +59,10 @@ class Trainer:
         }
 
     def crash(self, forget: int) -> None:
-        """Lose what is queued and go on from a checkpoint `forget` steps ago, as a restarted trainer does."""
+        """Lose what is queued and go on `forget` steps before the last checkpoint, as a restarted trainer does.
+
+        A checkpoint is taken after a flush, or what it stands on might be lost with the queue.
+        """
         self._crash = forget
 
     def pause(self) -> None:
@@ -104,7 +109,7 @@ class Trainer:
                 finally:
                     client.close()  # what is queued is lost
                 if self._crash is not None:
-                    at, self._crash = max(0, at - self._crash), None
+                    at, self._crash = max(0, self._checkpoint - self._crash), None
         except BaseException as error:  # noqa: BLE001 - raised where the run can see it
             self._error = error
         finally:
@@ -124,6 +129,9 @@ class Trainer:
             table.push(ids, grads, step=at, read={})
             at += 1
             self.steps = max(self.steps, at)
+            if at % _CHECKPOINT == 0:
+                client.flush()
+                self._checkpoint = max(self._checkpoint, at)
             if self.rate:
                 self._stop.wait(1 / self.rate)
         if self._crash is None and not self._stop.is_set():
