@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from driftline.errors import FenceLostError
 from driftline.log import Log, Outgoing
 from driftline.rows import resp
 from driftline.rows.layout import RowLayout
@@ -150,12 +149,6 @@ def fence_not_watched(patch: Patch) -> None:
     patch.setattr(ShardStore, "_arm", arm)
 
 
-def store_goes_on_after_a_lost_fence(patch: Patch) -> None:
-    """What the simulation found in the product: a reconnect arms the watch on another's position."""
-    patch.setattr(ShardStore, "_lose", lambda self, message: FenceLostError(message))
-    patch.setattr(ShardRunner, "_torn", property(lambda self: False, lambda self, value: None), raising=False)
-
-
 def dead_letter_after_the_commit(patch: Patch) -> None:
     patch.setattr(runner, "append", _in_the_background)
 
@@ -259,7 +252,6 @@ MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     writing_published_counts_as_publishing: frozenset({"published-early"}),
     lost_reply_taken_for_success: frozenset({"position", "rows", "barrier", "marker-early"}),
     fence_not_watched: frozenset({"position", "rows", "published"}),
-    store_goes_on_after_a_lost_fence: frozenset({"position", "rows", "published"}),
     dead_letter_after_the_commit: frozenset({"dead-letter"}),
     router_does_not_wait: frozenset({"router"}),
     dirty_rows_trimmed: frozenset({"rows", "position"}),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike
 from driftline import topics
 from driftline.client.asker import Asker
 from driftline.client.asking import Request
+from driftline.client.options import Options, Snapshot
 from driftline.client.pending import Pending
 from driftline.client.publisher import Publisher
 from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
@@ -34,7 +34,6 @@ from driftline.frames.events import BARRIER, MOVE, SPEC
 from driftline.frames.headers import Keyring
 from driftline.ids import producer_id
 from driftline.log import Log, Outgoing, open_log
-from driftline.log.security import OPEN, KafkaSecurity
 from driftline.ops.catalogue import Catalogue
 from driftline.ops.requests import op_number, request
 from driftline.rows.servers import Servers
@@ -43,31 +42,6 @@ from driftline.shard.spec import TableSpec
 _POLL = 0.005
 READ_POLL = 0.001
 RESERVED = ("ops", "ingest:", "dlq:")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Where a deployment is, and who this client is in it."""
-
-    log_url: str
-    redis_url: str
-    group: str = "default"
-    key: str | None = field(
-        default=None, repr=False
-    )  # signing key(s); needed for ops: create_table, snapshot
-    producer: str | None = None  # a name that survives restarts, with the steps of its checkpoint
-    producer_epoch: int = 0
-    push_buffer_bytes: int = 64 << 20
-    gradient_dtype: str = "F32"
-    security: KafkaSecurity = OPEN  # of kafka:// connections
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A barrier that every shard has passed."""
-
-    op: int
-    tables: Mapping[str, int]  # table -> shards
 
 
 class AsyncClient:

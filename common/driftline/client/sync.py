@@ -16,8 +16,9 @@ from typing import Any, Self, TypeVar
 
 from numpy.typing import ArrayLike
 
-from driftline.client.aio import READ_POLL, AsyncClient, AsyncTable, Options, Snapshot
+from driftline.client.aio import READ_POLL, AsyncClient, AsyncTable
 from driftline.client.asking import Request
+from driftline.client.options import Options, Snapshot
 from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
 from driftline.client.splitting import as_ids
 from driftline.client.sync_asker import SyncAsker

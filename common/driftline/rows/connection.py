@@ -22,7 +22,18 @@ from driftline.rows.resp import Bytes
 Reply = bytes | int | None | list["Reply"] | Exception
 """A parsed reply; an error reply is an exception instance, not raised."""
 
-EXCHANGE_TIMEOUT = 10.0
+EXCHANGE_TIMEOUT = 5.0
+"""Seconds without the replies after which a connection is given up; large commands get more, see `patience`.
+
+What a path that has gone costs after it is back. A Redis that is busy for longer (a script, a
+slow disk under `appendfsync always`) is asked again on a new connection until it answers.
+"""
+_SLOWEST = 1 << 20  # bytes a second that a healthy path carries at least
+
+
+def patience(size: int) -> float:
+    """Return how long the replies to commands of `size` bytes are waited for, in seconds."""
+    return EXCHANGE_TIMEOUT + size / _SLOWEST
 
 
 class Connection(Protocol):
@@ -68,9 +79,10 @@ class RedisConnection:
     async def exchange(self, packed: Sequence[Bytes], replies: int) -> list[Reply]:
         if self._broken:
             raise StoreUnavailableError("the connection to Redis is broken")
+        data = b"".join(packed)
         try:
-            async with asyncio.timeout(EXCHANGE_TIMEOUT):
-                await self._connection.send_packed_command(b"".join(packed), check_health=False)
+            async with asyncio.timeout(patience(len(data))):
+                await self._connection.send_packed_command(data, check_health=False)
                 return [await self._read() for _ in range(replies)]
         except (RedisError, OSError, TimeoutError) as error:
             self._broken = True

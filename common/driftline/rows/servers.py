@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, cast
+from typing import cast
 
 from driftline.errors import ConfigError, StoreUnavailableError
 from driftline.rows import placement, resp
@@ -20,6 +20,7 @@ from driftline.rows.address import CLUSTER, Address, check_server_name, parse, w
 from driftline.rows.cluster import Open, SlotMap
 from driftline.rows.connection import Connect, Connection, RedisConnection, Reply
 from driftline.rows.layout import ShardKeys
+from driftline.rows.nodes import Node, Single, bound
 from driftline.rows.placement import Holding, View
 from driftline.rows.resp import Bytes
 
@@ -30,43 +31,6 @@ ONLY = "redis"
 _GRACE = 0.1  # seconds that servers have to answer once every shard was found somewhere
 _SWITCH = 0.01  # between two looks at a shard that is just changing servers
 _SWITCH_LOOKS = 300
-
-
-class Node(Protocol):
-    """A server, or a cluster, which spreads keys itself."""
-
-    async def endpoint(self, key: bytes) -> str:
-        """Return what identifies the process that serves `key`: its URL. Raises StoreUnavailableError."""
-        ...
-
-    def known(self, key: bytes) -> str | None:
-        """Return the same as far as known without asking."""
-        ...
-
-    async def endpoints(self) -> tuple[str, ...]:
-        """Return those of all processes that hold rows. Raises StoreUnavailableError."""
-        ...
-
-    def connector(self, key: bytes) -> Connect: ...
-
-
-class _Single:
-    """One server."""
-
-    def __init__(self, url: str, connect: Connect) -> None:
-        self._url, self._connect = url, connect
-
-    async def endpoint(self, key: bytes) -> str:
-        return self._url
-
-    def known(self, key: bytes) -> str | None:
-        return self._url
-
-    async def endpoints(self) -> tuple[str, ...]:
-        return (self._url,)
-
-    def connector(self, key: bytes) -> Connect:
-        return self._connect
 
 
 class Servers:
@@ -90,13 +54,13 @@ class Servers:
         """Return the servers of an address."""
         if address.cluster:
             return cls({CLUSTER: SlotMap(address.cluster, open_url)}, open_url=open_url)
-        nodes = {name: _Single(url, _bound(open_url, url)) for name, url in address.servers.items()}
+        nodes = {name: Single(url, bound(open_url, url)) for name, url in address.servers.items()}
         return cls(nodes, model=next(iter(address.servers.values())), open_url=open_url)
 
     @classmethod
     def by_connect(cls, connects: Mapping[str, Connect]) -> Servers:
         """Return servers reached by functions: what the simulation has instead of URLs."""
-        return cls({name: _Single(name, connect) for name, connect in connects.items()})
+        return cls({name: Single(name, connect) for name, connect in connects.items()})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -316,7 +280,7 @@ class Servers:
         new = [name for name in registered if name not in self._nodes]
         for name in new:
             url = with_login_of(registered[name], self._model)
-            self._nodes[name] = _Single(url, _bound(self._open, url))
+            self._nodes[name] = Single(url, bound(self._open, url))
             self._registered[name] = registered[name]
         if new:
             self._nodes = dict(sorted(self._nodes.items()))
@@ -328,10 +292,3 @@ class Servers:
         if node is None:
             raise ConfigError(f"no Redis server is named {name!r}; known are {', '.join(self._nodes)}")
         return node
-
-
-def _bound(open_url: Open, url: str) -> Connect:
-    async def connect() -> Connection:
-        return await open_url(url)
-
-    return connect

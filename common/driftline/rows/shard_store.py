@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from redis.exceptions import NoPermissionError, OutOfMemoryError
 
 from driftline.errors import ConfigError, FenceLostError, PositionError, StoreUnavailableError
-from driftline.frames.states import TOMBSTONE
 from driftline.rows import resp
 from driftline.rows.connection import Connect, Connection, Reply
 from driftline.rows.layout import RowLayout, ShardKeys
 from driftline.rows.resp import Bytes
+from driftline.rows.transaction import transaction
 from driftline.shard.cache import RowBlock
 from driftline.shard.machine import Delta
 from driftline.shard.position import Position
@@ -100,7 +100,7 @@ class ShardStore:
         or is known to have happened. Raises FenceLostError when neither can be.
         """
         after = (b"%d" % delta.next, self._owner)
-        body, commands = self._transaction(layout, delta, published)
+        body, commands = transaction(self._keys, layout, delta, published)
         packed = [resp.command(b"MULTI"), *body, resp.command(b"EXEC"), *self._arm()]
         async with self._lock:
             for delay in delays():
@@ -238,33 +238,6 @@ class ShardStore:
             return False
         self._fence = (self._fence[0] or b"0", self._owner)
         return replies[-1] == list(self._fence)  # else another one took it between EXEC and WATCH
-
-    def _transaction(self, layout: RowLayout, delta: Delta, published: int) -> tuple[list[Bytes], int]:
-        keys, states = self._keys, delta.states
-        dead = (states.flags & TOMBSTONE) != 0
-        live = ~dead
-        packed: list[Bytes] = []
-        commands = 1
-        if live.any():
-            ids, state = states.ids[live], states.state[live]
-            values = layout.pack(states.rows[live], states.lsn[live], states.ordinals[live], state)
-            packed += resp.hset(keys.values, ids, values)
-            commands += 1
-            if layout.separate_state:
-                packed += resp.hset(keys.state, ids, np.ascontiguousarray(state).view(np.uint8))
-                commands += 1
-        if dead.any():
-            for key in (keys.values, keys.state) if layout.separate_state else (keys.values,):
-                packed += resp.on_ids(b"HDEL", key, states.ids[dead])
-                commands += 1
-        fields = delta.fields | {b"published": b"%d" % published}
-        packed.append(
-            resp.command(b"HSET", keys.position, *(part for item in fields.items() for part in item))
-        )
-        if delta.removed:
-            packed.append(resp.command(b"HDEL", keys.position, *delta.removed))
-            commands += 1
-        return packed, commands
 
     async def _exchange(self, packed: Sequence[Bytes], replies: int) -> list[Reply]:
         if self._lost is not None:

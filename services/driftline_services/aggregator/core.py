@@ -9,6 +9,7 @@ the group must first assign the shard to it anew.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import uuid
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from driftline_services.aggregator.moving import Homes
 from driftline_services.aggregator.placing import Placement
 from driftline_services.aggregator.router import Router, resume_offset
 from driftline_services.aggregator.runner import Limits, ShardRunner
-from driftline_services.chassis import Batch, Flow, TopicPartition
+from driftline_services.chassis import Batch, Flow, TopicPartition, patiently
 
 _logger = logging.getLogger(__name__)
 _GRADIENTS = ".gradients"
@@ -161,6 +162,12 @@ class Aggregator:
             await runner.close()
 
     async def _begin(self, tp: TopicPartition) -> int | None:
+        # what the log does not answer now it may answer soon; a worker that ends has to start and join again
+        return await patiently(
+            f"beginning {tp.topic}/{tp.partition}", functools.partial(self._begin_once, tp)
+        )
+
+    async def _begin_once(self, tp: TopicPartition) -> int | None:
         if tp.topic == topics.ops(self._group):
             return await self._router_start()
         if self._is_ingest(tp):

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import aiokafka
-from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
+from aiokafka.conn import CloseReason
+from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError, RequestTimedOutError
+from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaPartition
 from faust.transport.drivers import aiokafka as driver
@@ -55,6 +57,45 @@ class Wanted:
         return self._wanting(cast(TopicPartition, tp))
 
 
+class Answers:
+    """Gives up on a connection that a path has swallowed, long before the request time-out.
+
+    That one must fit a JoinGroup, which a broker holds until the whole group has come; for a
+    fetch or a heartbeat it is an age in which the member is evicted. A broker that is only
+    slow is met with twice the patience each time, up to the request time-out.
+    """
+
+    def __init__(self, client: Any, shortest: float, longest: float) -> None:
+        self._client, self._shortest, self._longest = client, shortest, longest
+        self._patience = shortest
+        self._send = client.send
+        self._joining = 0  # a broker answers one request of a connection after the other
+
+    def guard(self) -> None:
+        self._client.send = self.send
+
+    async def send(self, node_id: object, request: object, **where: object) -> object:
+        if isinstance(request, (*JoinGroupRequest, *SyncGroupRequest)):
+            self._joining += 1
+            try:
+                return await self._send(node_id, request, **where)
+            finally:
+                self._joining -= 1
+        if self._joining:
+            return await self._send(node_id, request, **where)
+        try:
+            async with asyncio.timeout(self._patience):
+                answer = await self._send(node_id, request, **where)
+        except TimeoutError:
+            self._patience = min(2 * self._patience, self._longest)
+            for (node, _), connection in list(self._client._conns.items()):
+                if node == node_id:  # the same path leads there
+                    connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+            raise RequestTimedOutError from None
+        self._patience = self._shortest
+        return answer
+
+
 class BatchThread(driver.AIOKafkaConsumerThread):
     """The thread that owns the aiokafka consumer. All but `run` runs inside it."""
 
@@ -65,9 +106,9 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         # Faust fixes 1.5 s; meanwhile a partition that is sought or re-opened waits.
-        consumer._fetch_max_wait_ms = int(
-            cast(BatchConsumer, self.consumer).chassis.settings.fetch_wait * 1000
-        )
+        settings = cast(BatchConsumer, self.consumer).chassis.settings
+        consumer._fetch_max_wait_ms = int(settings.fetch_wait * 1000)
+        Answers(consumer._client, settings.answer_timeout, settings.request_timeout).guard()
         return consumer
 
     async def on_thread_stop(self) -> None:

@@ -18,7 +18,8 @@ class ChassisSettings:
     session_timeout: float = 10.0  # a killed member's partitions move after this long
     heartbeat_interval: float = 2.0
     rebalance_timeout: float = 30.0  # a member that has not let go by then is left behind
-    request_timeout: float = 20.0
+    request_timeout: float = 20.0  # a JoinGroup waits for the slowest member
+    answer_timeout: float = 4.0  # of any other request, before its connection is given up as dead
     max_poll_interval: float = 60.0
     drain_timeout: float = 20.0  # the apply in hand must end within this, else the worker crashes
     exit_timeout: float = 15.0  # an orderly end that hangs is cut short after this

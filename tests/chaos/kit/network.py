@@ -57,8 +57,7 @@ def run(plan: Network, directory: Path, report: Report) -> None:
             _trial(built, side, kind, plan.longest, rng, report)
             _measure(judge, trainers, f"{side}: {kind}", report)
             for why in built.keep_alive():
-                report.measure("workers that ended by themselves", 1)
-                report.tell(f"ended by itself: {why}")
+                report.violated(f"a worker ended by itself: {why}")
             for trainer in trainers:
                 trainer.go_on()
             report.tell(f"trial {number + 1} of {len(trials)} done")

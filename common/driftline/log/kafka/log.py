@@ -13,7 +13,7 @@ from typing import Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from driftline.errors import StateError
+from driftline.errors import LogUnavailableError, StateError
 from driftline.log.address import KafkaAddress
 from driftline.log.base import Bounds, Outgoing, Reader
 from driftline.log.kafka.appender import Appender
@@ -112,11 +112,22 @@ class _Offsets:
     async def bounds(self, topic: str, partition: int) -> Bounds:
         tp = TopicPartition(topic, partition)
         consumer = await self._client()
-        with translated(self._address, f"asking for the offsets of {topic}[{partition}]"):
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                begin = await consumer.beginning_offsets([tp])
-                end = await consumer.end_offsets([tp])
+        try:
+            with translated(self._address, f"asking for the offsets of {topic}[{partition}]"):
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    begin = await consumer.beginning_offsets([tp])
+                    end = await consumer.end_offsets([tp])
+        except LogUnavailableError:
+            await self._give_up(consumer)
+            raise
         return Bounds(begin[tp], end[tp])
+
+    async def _give_up(self, consumer: AIOKafkaConsumer) -> None:
+        # aiokafka's own time-out of such a call cancels the request, which leaves the connection in use
+        # even if nothing passes through it any more.
+        if self._consumer is consumer:
+            self._consumer = None
+            await consumer.stop()
 
     async def close(self) -> None:
         consumer, self._consumer = self._consumer, None
