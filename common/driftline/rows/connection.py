@@ -69,7 +69,9 @@ class RedisConnection:
             raise ConfigError(f"Redis URL {redact(url)!r} is malformed") from None
         connection: redis.asyncio.Connection = pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
+            # redis-py's own limit covers TCP alone, not the greeting: a path that swallows it would hang us
+            async with asyncio.timeout(EXCHANGE_TIMEOUT):
+                await connection.connect()  # type: ignore[no-untyped-call]
         except (AuthenticationError, NoPermissionError) as error:
             raise ConfigError(f"Redis at {redact(url)} refuses the login: {error}") from None
         except (TimeoutError, RedisError, OSError) as error:

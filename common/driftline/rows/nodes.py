@@ -33,16 +33,16 @@ class Single:
     """One server."""
 
     def __init__(self, url: str, connect: Connect) -> None:
-        self._url, self._connect = url, connect
+        self.url, self._connect = url, connect
 
     async def endpoint(self, key: bytes) -> str:
-        return self._url
+        return self.url
 
     def known(self, key: bytes) -> str | None:
-        return self._url
+        return self.url
 
     async def endpoints(self) -> tuple[str, ...]:
-        return (self._url,)
+        return (self.url,)
 
     def connector(self, key: bytes) -> Connect:
         return self._connect

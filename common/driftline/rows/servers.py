@@ -95,6 +95,8 @@ class Servers:
         """Return the endpoint of each shard if all are known without asking."""
         found: dict[int, str] = {}
         only = self._nodes[self._first] if self._settled else None
+        if isinstance(only, Single):
+            return dict.fromkeys(shards, only.url)
         for shard in shards:
             home = (
                 self._homes.get((table, shard))

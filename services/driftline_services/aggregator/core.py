@@ -162,7 +162,7 @@ class Aggregator:
             await runner.close()
 
     async def _begin(self, tp: TopicPartition) -> int | None:
-        # what the log does not answer now it may answer soon; a worker that ends has to start and join again
+        # what the log does not answer now it may answer soon; a worker that ends must start and join again
         return await patiently(
             f"beginning {tp.topic}/{tp.partition}", functools.partial(self._begin_once, tp)
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import aiokafka
-from aiokafka.conn import CloseReason
+from aiokafka.client import ConnectionGroup
 from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError, RequestTimedOutError
 from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
@@ -69,29 +69,25 @@ class Answers:
         self._client, self._shortest, self._longest = client, shortest, longest
         self._patience = shortest
         self._send = client.send
-        self._joining = 0  # a broker answers one request of a connection after the other
+        self._joining = 0  # a broker answers the requests of a connection one after the other
 
     def guard(self) -> None:
         self._client.send = self.send
+        self._client._request_timeout_ms = int(self._shortest * 1000)  # of new connections
 
-    async def send(self, node_id: object, request: object, **where: object) -> object:
-        if isinstance(request, (*JoinGroupRequest, *SyncGroupRequest)):
-            self._joining += 1
-            try:
-                return await self._send(node_id, request, **where)
-            finally:
-                self._joining -= 1
-        if self._joining:
-            return await self._send(node_id, request, **where)
+    async def send(self, node_id: object, request: object, *, group: int = ConnectionGroup.DEFAULT) -> object:
+        slow = isinstance(request, (JoinGroupRequest, SyncGroupRequest))
+        self._joining += slow
         try:
-            async with asyncio.timeout(self._patience):
-                answer = await self._send(node_id, request, **where)
-        except TimeoutError:
+            connection = await self._client._get_conn(node_id, group=group)
+            if connection is not None:
+                connection._request_timeout = self._longest if self._joining else self._patience
+            answer = await self._send(node_id, request, group=group)
+        except RequestTimedOutError:
             self._patience = min(2 * self._patience, self._longest)
-            for (node, _), connection in list(self._client._conns.items()):
-                if node == node_id:  # the same path leads there
-                    connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
-            raise RequestTimedOutError from None
+            raise
+        finally:
+            self._joining -= slow
         self._patience = self._shortest
         return answer
 

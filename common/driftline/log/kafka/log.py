@@ -126,8 +126,7 @@ class _Offsets:
         # aiokafka's own time-out of such a call cancels the request, which leaves the connection in use
         # even if nothing passes through it any more.
         if self._consumer is consumer:
-            self._consumer = None
-            await consumer.stop()
+            await self.close()
 
     async def close(self) -> None:
         consumer, self._consumer = self._consumer, None
