@@ -19,7 +19,7 @@ from driftline.frames.headers import Keyring
 from driftline.ops.catalogue import Catalogue
 from driftline.shard.spec import TableSpec
 from driftline_services.aggregator.core import Aggregator
-from driftline_services.aggregator.runner import Limits
+from driftline_services.aggregator.limits import Limits
 from driftline_services.chassis.core import Chassis
 from driftline_services.chassis.handler import Batch, TopicPartition
 from driftline_services.chassis.lanes import Delivery

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from driftline.shard.spec import Init, Policy, TableSpec
-from driftline_services.aggregator.runner import Limits
+from driftline_services.aggregator.limits import Limits
 from tests.simulation.judge import GROUP, SHARDS, TABLE
 from tests.simulation.world import ROUGH, FaultRates
 

@@ -13,11 +13,13 @@ from driftline.frames.events import Event
 from driftline.frames.states import TOMBSTONE, Marker, States, read_update
 from driftline.log.base import Record
 from driftline.rows.connection import RedisConnection
+from driftline.rows.fields import read_fields
 from driftline.rows.layout import ShardKeys
-from driftline.rows.shard_store import ShardStore, read_fields
+from driftline.rows.shard_store import ShardStore
 from driftline.servers import RedisServer
 from driftline.shard.machine import Shard
-from driftline_services.aggregator.runner import Limits, ShardRunner
+from driftline_services.aggregator.limits import Limits
+from driftline_services.aggregator.runner import ShardRunner
 from tests.support.memory_log import MemoryLog
 from tests.support.samples import (
     KEYRING,

@@ -12,11 +12,12 @@ import redis
 
 from driftline.errors import FenceLostError, PositionError, StoreUnavailableError
 from driftline.log.base import Record
-from driftline.rows import shard_store
+from driftline.rows import fields
 from driftline.rows.connection import Connection, RedisConnection, Reply
+from driftline.rows.fields import read_fields
 from driftline.rows.layout import RowLayout, ShardKeys
 from driftline.rows.resp import Bytes
-from driftline.rows.shard_store import ShardStore, read_fields
+from driftline.rows.shard_store import ShardStore
 from driftline.shard.machine import Delta, Shard
 from driftline.shard.position import Position
 from tests.support.samples import (
@@ -41,7 +42,7 @@ _names = itertools.count()
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_store, "_BACK_OFF", (0.0, 0.0, 0.001))
+    monkeypatch.setattr(fields, "_BACK_OFF", (0.0, 0.0, 0.001))
 
 
 class Link:
@@ -322,6 +323,6 @@ async def test_fields_of_the_position_can_be_read_without_taking(rig: Rig) -> No
 
 
 def test_back_off_grows_and_never_ends() -> None:
-    delays = list(itertools.islice(shard_store.delays(), 10))
+    delays = list(itertools.islice(fields.delays(), 10))
     assert delays == sorted(delays)
     assert np.isfinite(delays).all()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from driftline.client.aio import AsyncClient, AsyncTable
+from driftline.client.aio import AsyncClient
+from driftline.client.aio_table import AsyncTable
 from driftline.client.options import Options, Snapshot
 from driftline.client.reading import Rows
 from driftline.client.sync import Client, Table

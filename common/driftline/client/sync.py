@@ -16,7 +16,8 @@ from typing import Any, Self, TypeVar
 
 from numpy.typing import ArrayLike
 
-from driftline.client.aio import READ_POLL, AsyncClient, AsyncTable
+from driftline.client.aio import AsyncClient
+from driftline.client.aio_table import READ_POLL, AsyncTable
 from driftline.client.asking import Request
 from driftline.client.options import Options, Snapshot
 from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing

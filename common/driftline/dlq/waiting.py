@@ -14,8 +14,8 @@ from driftline.dlq.letters import Letter, Place
 from driftline.dlq.queue import DeadLetters, Replayed
 from driftline.errors import TimedOutError
 from driftline.rows.connection import Connect
+from driftline.rows.fields import read_fields
 from driftline.rows.layout import ShardKeys
-from driftline.rows.shard_store import read_fields
 
 _POLL = 0.02
 

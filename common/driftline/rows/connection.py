@@ -75,7 +75,12 @@ class RedisConnection:
         except (AuthenticationError, NoPermissionError) as error:
             raise ConfigError(f"Redis at {redact(url)} refuses the login: {error}") from None
         except (TimeoutError, RedisError, OSError) as error:
-            raise StoreUnavailableError(f"Redis at {redact(url)}: {error}") from error
+            with contextlib.suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
+            reason = (
+                f"no greeting within {EXCHANGE_TIMEOUT:g} s" if isinstance(error, TimeoutError) else error
+            )
+            raise StoreUnavailableError(f"Redis at {redact(url)}: {reason}") from error
         return cls(connection)
 
     async def exchange(self, packed: Sequence[Bytes], replies: int) -> list[Reply]:

@@ -23,8 +23,9 @@ import orjson
 from driftline.errors import FenceLostError, StoreUnavailableError
 from driftline.rows import resp
 from driftline.rows.connection import Connect, Connection, Reply
+from driftline.rows.fields import delays, pairs
 from driftline.rows.layout import RowLayout, ShardKeys
-from driftline.rows.shard_store import MOVED, delays, pairs
+from driftline.rows.shard_store import MOVED
 from driftline.shard.spec import TableSpec
 
 PAGE = b"2000"

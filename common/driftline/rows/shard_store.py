@@ -9,9 +9,8 @@ read and a later commit stand on the same position, or the commit fails.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import cast
 
 import numpy as np
@@ -21,6 +20,7 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError
 from driftline.errors import ConfigError, FenceLostError, PositionError, StoreUnavailableError
 from driftline.rows import resp
 from driftline.rows.connection import Connect, Connection, Reply
+from driftline.rows.fields import delays, pairs
 from driftline.rows.layout import RowLayout, ShardKeys
 from driftline.rows.resp import Bytes
 from driftline.rows.transaction import transaction
@@ -28,7 +28,6 @@ from driftline.shard.cache import RowBlock
 from driftline.shard.machine import Delta
 from driftline.shard.position import Position
 
-_BACK_OFF = (0.01, 0.05, 0.2, 0.5, 1.0)
 _READ_ATTEMPTS = 5
 _FENCE = (b"next", b"owner")
 MOVED = b"moved:"
@@ -291,32 +290,3 @@ class ShardStore:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
-
-
-def pairs(reply: Reply) -> dict[bytes, bytes]:
-    """Return the fields in a reply to HGETALL."""
-    items = cast("list[bytes]", reply)
-    return dict(zip(items[::2], items[1::2], strict=True))
-
-
-async def read_fields(connect: Connect, keys: ShardKeys, *names: bytes) -> list[bytes | None]:
-    """Return fields of a shard's position, None where not stored; waits for Redis as long as it takes."""
-    for delay in delays():
-        try:
-            connection = await connect()
-            try:
-                (reply,) = await connection.exchange([resp.command(b"HMGET", keys.position, *names)], 1)
-            finally:
-                await connection.close()
-            if isinstance(reply, list):
-                return cast("list[bytes | None]", reply)
-        except StoreUnavailableError:
-            pass  # waited out below
-        await asyncio.sleep(delay)
-    raise AssertionError("unreachable: delays never end")
-
-
-def delays() -> Iterator[float]:
-    """Yield back-off times in seconds, without end."""
-    yield from _BACK_OFF
-    yield from repeat(_BACK_OFF[-1])

@@ -69,6 +69,11 @@ class RowCache:
         return sum(int(getattr(self, name)[0].nbytes) for name in self._COLUMNS)
 
     @property
+    def dirty_bytes(self) -> int:
+        """Bytes of the rows that wait for a commit."""
+        return self.dirty_count * self.row_bytes
+
+    @property
     def nbytes(self) -> int:
         """Bytes allocated: arrays and dictionary."""
         return sum(int(getattr(self, name).nbytes) for name in self._COLUMNS) + self._dictionary.nbytes

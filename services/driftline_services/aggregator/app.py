@@ -26,8 +26,8 @@ from driftline.shard.numerics import check_machine
 from driftline.shard.spec import TableSpec
 from driftline.stack.run_file import redis_url
 from driftline_services.aggregator.core import Aggregator
+from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.memory_watch import check_servers, watch_servers
-from driftline_services.aggregator.runner import Limits
 from driftline_services.aggregator.status import Status
 from driftline_services.chassis import ChassisApp, ChassisSettings, make_app, patiently
 from driftline_services.chassis.http import Health, serving

@@ -24,10 +24,11 @@ from driftline.rows.placement import EQUAL
 from driftline.rows.servers import ONLY, Servers
 from driftline.rows.shard_store import ShardStore
 from driftline_services.aggregator.ingest import IngestRouter
+from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.moving import Homes
 from driftline_services.aggregator.placing import Placement
 from driftline_services.aggregator.router import Router, resume_offset
-from driftline_services.aggregator.runner import Limits, ShardRunner
+from driftline_services.aggregator.runner import ShardRunner
 from driftline_services.chassis import Batch, Flow, TopicPartition, patiently
 
 _logger = logging.getLogger(__name__)

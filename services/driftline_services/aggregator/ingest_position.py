@@ -20,8 +20,8 @@ from driftline.errors import OffsetError, PositionError, StoreUnavailableError
 from driftline.log import Log
 from driftline.rows import resp
 from driftline.rows.connection import Connect, Connection
+from driftline.rows.fields import read_fields
 from driftline.rows.layout import ShardKeys
-from driftline.rows.shard_store import read_fields
 from driftline.shard.position import fingerprint
 
 _logger = logging.getLogger(__name__)

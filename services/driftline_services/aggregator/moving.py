@@ -21,11 +21,12 @@ from driftline.frames.headers import Keyring
 from driftline.log import Log, Record
 from driftline.ops.catalogue import Born
 from driftline.rows.connection import EXCHANGE_TIMEOUT
+from driftline.rows.fields import delays
 from driftline.rows.layout import ShardKeys
 from driftline.rows.move import Switch, clear, left_position
 from driftline.rows.placement import Holding, View, equal
 from driftline.rows.servers import Servers
-from driftline.rows.shard_store import ShardStore, delays
+from driftline.rows.shard_store import ShardStore
 from driftline.shard.screen import MAX_FRAME
 
 _logger = logging.getLogger(__name__)

@@ -12,60 +12,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from driftline import topics
-from driftline.errors import FenceLostError, FrameError
-from driftline.frames.events import MOVE, RESTORE_ROWS, Delete, Op, read_event
+from driftline.errors import FenceLostError
+from driftline.frames.events import MOVE, RESTORE_ROWS
 from driftline.frames.headers import Keyring
-from driftline.frames.states import Marker, States
-from driftline.ids import lsn, shard_of
+from driftline.frames.states import Marker
+from driftline.ids import lsn
 from driftline.log import Log, Record
 from driftline.rows.layout import RowLayout
 from driftline.rows.shard_store import ShardStore
 from driftline.shard.machine import Delta, Shard
 from driftline.shard.plan import PendingOp, Plan
-from driftline.shard.screen import MAX_FRAME
 from driftline_services.aggregator.appending import append
 from driftline_services.aggregator.dead_letters import dead_letter
-from driftline_services.aggregator.stats import ShardStats
+from driftline_services.aggregator.limits import Limits
+from driftline_services.aggregator.republishing import named_rows, states_again
+from driftline_services.aggregator.stats import Progress
 from driftline_services.aggregator.takeover import check_log
 from driftline_services.aggregator.updates import Updates
 
 _Result = TypeVar("_Result")
-_NO_IDS = np.empty(0, np.uint64)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds on what is held and how far publishing may lag, in bytes."""
-
-    cache_bytes: int = 512 << 20  # over all shards of a worker
-    flush_bytes: int = 8 << 20  # per shard: dirty rows that may pile up before applying waits for a commit
-    publish_window: int = 16 << 20  # gradients log, in bytes
-    mark_after: float = 0.5  # seconds idle before `published` is written on its own
-
-    def shared_by(self, shards: int) -> Limits:
-        """Return what one of `shards` shards of a worker may use: the cache is shared."""
-        return replace(self, cache_bytes=max(1, self.cache_bytes // shards))
 
 
 Move = Callable[[ShardStore, str, int, str], Awaitable[ShardStore]]
 """Moves a shard (store, table, index) to the server named and returns its store there."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a shard has come; `stats` count since this owner took over."""
-
-    applied: int = 0  # next offset, in memory
-    committed: int = 0  # next offset, in Redis
-    committed_time: int = 0  # log time there, ms
-    stats: ShardStats = field(default_factory=ShardStats)
 
 
 class ShardRunner:
@@ -246,47 +218,16 @@ class ShardRunner:
         self._store = await move(self._store, self._table, self._index, server)
 
     async def _publish_again(self, records: Sequence[Record]) -> None:
-        """Publish the rows that committed records name, as Redis holds them now.
-
-        Their states may not have been acknowledged to the owner before. A record may have been
-        refused and name anything: hence ids of this shard only, and for what is absent the LSN of
-        the last committed record, at which it is absent for certain.
-        """
-        spec, named, deleted = self._shard.spec, [_NO_IDS], [_NO_IDS]
-        for record in records:
-            try:
-                event = read_event(record.value, limit=MAX_FRAME)
-            except FrameError:
-                continue  # it is a dead letter already
-            if isinstance(event, Delete):
-                deleted.append(event.ids)
-            if not isinstance(event, Op) or event.kind == RESTORE_ROWS:
-                named.append(event.ids)
-        ids = np.unique(np.concatenate(named))
-        if spec is not None and len(ids):
-            mine = ids[shard_of(ids, spec.shards) == self._index]
-            await self._updates.write(await self._stored_states(mine, np.concatenate(deleted)))
+        """Publish the rows that committed records name, as Redis holds them now."""
+        named = named_rows(records, self._shard.spec, self._index)
+        if len(named.ids):
+            missing = self._shard.missing(named.ids)
+            if len(missing):
+                self._shard.cache.enter(await self._store.fetch(self._layout(), missing))
+            stored, position = self._shard.states_of(named.ids), self._shard.position
+            await self._updates.write(states_again(stored, named, lsn(position.gen, position.next - 1)))
         await self._updates.jump(records[-1].offset + 1)
         self._work.set()
-
-    async def _stored_states(self, ids: NDArray[np.uint64], deleted: NDArray[np.uint64]) -> States:
-        missing = self._shard.missing(ids)
-        if len(missing):
-            self._shard.cache.enter(await self._store.fetch(self._layout(), missing))
-        states = self._shard.states_of(ids)
-        last = np.uint64(lsn(self._shard.position.gen, self._shard.position.next - 1))
-        at = np.where((states.lsn == 0) & np.isin(ids, deleted), last, states.lsn)
-        keep = at != 0  # absent, and no delete says since when: refused or skipped, nobody has it
-        return States(
-            states.table,
-            states.shard,
-            ids[keep],
-            states.ordinals[keep],
-            at[keep],
-            states.rows[keep],
-            states.state[keep],
-            states.flags[keep],
-        )
 
     async def _flush_forever(self) -> None:
         while True:
@@ -349,11 +290,7 @@ class ShardRunner:
 
     async def _wait_for_room(self) -> None:
         async with self._settled:
-            await self._settled.wait_for(
-                lambda: (
-                    self._shard.cache.dirty_count * self._shard.cache.row_bytes <= self._limits.flush_bytes
-                )
-            )
+            await self._settled.wait_for(lambda: self._shard.cache.dirty_bytes <= self._limits.flush_bytes)
 
     def _layout(self) -> RowLayout:
         spec = self._shard.spec

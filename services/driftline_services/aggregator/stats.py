@@ -37,3 +37,13 @@ class ShardStats:
         self.commits += 1
         self.committed_rows += rows
         self.commit_seconds += seconds
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a shard has come; `stats` count since this owner took over."""
+
+    applied: int = 0  # next offset, in memory
+    committed: int = 0  # next offset, in Redis
+    committed_time: int = 0  # log time there, ms
+    stats: ShardStats = field(default_factory=ShardStats)

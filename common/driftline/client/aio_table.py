@@ -1,0 +1,127 @@
+"""A table as one producer sees it, asynchronously.
+
+Invariant: pushes are queued in the order of the calls; what a read includes is
+said by the position that came with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from numpy.typing import ArrayLike
+
+from driftline import topics
+from driftline.client.options import Options
+from driftline.client.pending import Pending
+from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
+from driftline.client.splitting import Sender, as_ids
+from driftline.errors import StoreUnavailableError, TimedOutError
+from driftline.shard.spec import TableSpec
+
+if TYPE_CHECKING:
+    from driftline.client.aio import AsyncClient
+
+READ_POLL = 0.001
+
+
+class AsyncTable:
+    """A table as one producer sees it."""
+
+    def __init__(self, client: AsyncClient, spec: TableSpec, options: Options, producer: bytes) -> None:
+        self._client, self.spec = client, spec
+        self._topic = topics.gradients(spec.name)
+        sender = Sender(spec, producer, options.producer_epoch)
+        self.pending = Pending(sender, options.gradient_dtype, named=options.producer is not None)
+
+    async def get(
+        self, ids: ArrayLike, *, on_missing: str = INIT, read_your_writes: bool = False, timeout: float = 30.0
+    ) -> Rows:
+        """Return the rows of `ids`, in their order; one round trip.
+
+        An id without a row gets the row it will be born with (`init`), zeros, NaN (`mask`), or
+        an InputError (`raise`). `read_your_writes` waits until the rows include everything this
+        client has pushed. Raises StoreUnavailableError, TimedOutError.
+        """
+        check_on_missing(on_missing)
+        query = Query.of(as_ids(ids), self.spec.shards)
+        if read_your_writes:
+            await self.wait_readable(timeout=timeout)
+        answers = await self._client.asker.ask(self.spec.name, query.requests(self.spec.name))
+        rows = query.decode(answers, self.spec, on_missing)
+        self.pending.note_read(rows)
+        return rows
+
+    async def wait_readable(self, *, timeout: float = 30.0) -> None:
+        """Return once a read includes everything this client has pushed to this table.
+
+        Raises TimedOutError.
+        """
+        await self._client.flush()
+        try:
+            async with asyncio.timeout(timeout):
+                while (query := self.unread()) is not None:
+                    if await self._settled(query):
+                        return
+                    await asyncio.sleep(READ_POLL)
+        except TimeoutError:
+            raise TimedOutError(
+                f"table {self.spec.name}: own pushes not readable within {timeout} s"
+            ) from None
+
+    async def _settled(self, query: PositionQuery) -> bool:
+        try:
+            return query.settled(await self._client.asker.ask(self.spec.name, query.requests))
+        except StoreUnavailableError:  # a failover, a restart: waited out until the time-out
+            return False
+
+    async def push(
+        self,
+        ids: ArrayLike,
+        grads: ArrayLike,
+        *,
+        step: int | None = None,
+        read: Mapping[int, int] | None = None,
+        lr: float | None = None,
+        traceparent: str | None = None,
+    ) -> None:
+        """Queue gradients; they are applied exactly once, however often they are sent.
+
+        Duplicates are summed. `read` is `rows.read` of the rows the gradients were made from
+        (default: the oldest read since the last push). `step` must rise (default: a counter).
+        `traceparent` travels as a header. Raises InputError, RepeatedStepError. Waits only while
+        the push buffer is full.
+        """
+        await self._client.publisher.put(
+            self._topic, self.pending.push(ids, grads, step, read, lr, traceparent)
+        )
+
+    async def upsert(
+        self,
+        ids: ArrayLike,
+        rows: ArrayLike,
+        *,
+        state: ArrayLike | None = None,
+        step: int | None = None,
+        traceparent: str | None = None,
+    ) -> None:
+        """Queue explicit rows; their optimizer state starts anew unless given. Raises InputError."""
+        await self._client.publisher.put(
+            self._topic, self.pending.upsert(ids, rows, state, traceparent, step)
+        )
+
+    async def delete(
+        self, ids: ArrayLike, *, step: int | None = None, traceparent: str | None = None
+    ) -> None:
+        """Queue the removal of rows; a later gradient gives birth anew. Raises InputError."""
+        await self._client.publisher.put(self._topic, self.pending.delete(ids, traceparent, step))
+
+    async def flush(self) -> None:
+        """Return when everything pushed is acknowledged by the log."""
+        await self._client.flush()
+
+    def unread(self) -> PositionQuery | None:
+        """Return the question whether acknowledged pushes can be read; None if none were made."""
+        acknowledged = self._client.publisher.acknowledged(self._topic)
+        return PositionQuery.of(self.spec.name, acknowledged) if acknowledged else None

@@ -1,0 +1,19 @@
+"""How much a worker may hold, and how far publishing may lag behind commits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what is held and how far publishing may lag, in bytes."""
+
+    cache_bytes: int = 512 << 20  # over all shards of a worker
+    flush_bytes: int = 8 << 20  # per shard: dirty rows that may pile up before applying waits for a commit
+    publish_window: int = 16 << 20  # gradients log, in bytes
+    mark_after: float = 0.5  # seconds idle before `published` is written on its own
+
+    def shared_by(self, shards: int) -> Limits:
+        """Return what one of `shards` shards of a worker may use: the cache is shared."""
+        return replace(self, cache_bytes=max(1, self.cache_bytes // shards))

@@ -1,0 +1,140 @@
+"""A Redis that stands still while a producer goes on pushing: the aggregator's memory stays in its budgets.
+
+Invariant judged: resident memory never exceeds what it was before by more than
+`budget`; once Redis answers, all is applied and the audit (a replay by the product's
+own core: the scalar oracle would take hours for such volumes) finds nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from driftline import Table
+from driftline_services.chassis import ChassisSettings
+from tests.chaos.kit.judge import Judge
+from tests.chaos.kit.report import Report
+from tests.chaos.kit.stack import LOCAL, stack
+
+MIB = 1 << 20
+_CACHE, _FLUSH, _SHARDS, _DIM, _IDS, _ROWS = 16 * MIB, 2 * MIB, 4, 64, 512, 200_000
+_PATIENCE = 180.0
+_OWN = 48 * MIB  # interpreter, libraries, fragments of the heap: a margin, not a measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a seed amounts to: `seconds` of standstill, with so many steps (of 128 KiB) a second."""
+
+    seconds: float
+    rate: float = 10.0
+    kind: str = LOCAL
+
+
+def budget() -> int:
+    """Return the bytes that settings allow on top of a worker at rest.
+
+    The cache, each shard's rows on their way to Redis three times (changed, as values, as one
+    command), and what is queued: per shard no more than its lane holds and one fetch.
+    """
+    chassis = ChassisSettings()
+    queued = min(chassis.buffer_bytes, _SHARDS * chassis.lane_bytes) + _SHARDS * chassis.fetch_bytes
+    return _CACHE + 3 * _SHARDS * _FLUSH + queued + _OWN
+
+
+def run(plan: Memory, directory: Path, report: Report) -> None:
+    """Run one seed; what is wrong ends up in `report`."""
+    more = {"DRIFTLINE_CACHE_BYTES": str(_CACHE), "DRIFTLINE_FLUSH_BYTES": str(_FLUSH)}
+    with ExitStack() as parts:
+        built = parts.enter_context(stack(plan.kind, directory, workers=1, more=more))
+        client = parts.enter_context(built.deployment.client())
+        table = client.create_table(built.deployment.spec(dim=_DIM, shards=_SHARDS, seed=report.seed))
+        judge = Judge(built.deployment, table.spec)
+        producer = parts.enter_context(_Producer(table, plan.rate, report.seed))
+        producer.wait_for(40)
+        judge.wait_until_applied(_PATIENCE)
+        (worker,) = built.workers.values()
+        at_rest, applied = resident(worker.process.pid), sum(judge.positions())
+        os.kill(built.redis.pid, signal.SIGSTOP)
+        report.inject("Redis stands still", f"for {plan.seconds:g} s")
+        try:
+            largest = _watch(worker.process.pid, plan.seconds, report, at_rest)
+        finally:
+            os.kill(built.redis.pid, signal.SIGCONT)
+        producer.end()
+        report.counts["pushed meanwhile, MiB"] = producer.steps * _IDS * _DIM * 4 // MIB
+        report.counts["resident before, MiB"] = at_rest // MIB
+        report.counts["largest growth, MiB"] = (largest - at_rest) // MIB
+        report.counts["growth allowed, MiB"] = budget() // MIB
+        if largest - at_rest > budget():
+            report.violated(f"grew by {(largest - at_rest) / MIB:.0f} MiB, {budget() / MIB:.0f} are allowed")
+        client.flush()
+        report.measure("seconds until all was applied", judge.wait_until_applied(_PATIENCE))
+        report.counts["records applied afterwards"] = sum(judge.positions()) - applied
+        audit = built.deployment.audit(table.spec)
+        if not audit.ok:
+            report.violated(f"audit: {[each for shard in audit.shards for each in shard.differences][:5]}")
+
+
+def resident(pid: int) -> int:
+    """Return the resident memory of a process, in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _watch(pid: int, seconds: float, report: Report, at_rest: int) -> int:
+    largest, end, told = 0, time.monotonic() + seconds, 0.0
+    while time.monotonic() < end:
+        now = resident(pid)
+        largest = max(largest, now)
+        if time.monotonic() - told > max(1.0, seconds / 20):
+            told = time.monotonic()
+            report.tell(f"{(now - at_rest) / MIB:+.1f} MiB")
+        time.sleep(0.1)
+    return largest
+
+
+class _Producer:
+    """Pushes large steps at a steady rate, whatever becomes of them."""
+
+    def __init__(self, table: Table, rate: float, seed: int) -> None:
+        self._table, self._rate = table, rate
+        self._rng = np.random.default_rng(seed)
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="producer", daemon=True)
+        self.steps = 0
+
+    def __enter__(self) -> _Producer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30.0)
+
+    def wait_for(self, steps: int) -> None:
+        while self.steps < steps and self._thread.is_alive():
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        """Stop and raise what went wrong."""
+        self._stop.set()
+        self._thread.join(30.0)
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.wait(1 / self._rate):
+                ids = self._rng.integers(0, _ROWS, _IDS).astype(np.uint64)
+                self._table.push(ids, self._rng.standard_normal((_IDS, _DIM)).astype(np.float32), read={})
+                self.steps += 1
+        except BaseException as error:  # noqa: BLE001 - raised where the run can see it
+            self._error = error
