@@ -23,11 +23,13 @@ from driftline.cli.main import app
 from driftline.frames import reasons
 from driftline.frames.events import Gradient, Origin, read_event, write_event
 from driftline.ids import lsn, shard_of, splitmix64
+from tests import guarantees
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "DEVELOP.md", *DOCS.rglob("*.md")])
 CLI, FRAMES = DOCS / "reference" / "cli.md", DOCS / "reference" / "frames.md"
+GUARANTEE = DOCS / "explanation" / "delivery-guarantee.md"
 _GENERATED = re.compile(r"(<!-- generated: ([\w\- ]+) -->\n).*?(<!-- end -->)", re.S)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _TEST = re.compile(r"tests/[\w/]+\.py(?:::(\w+))?")
@@ -203,9 +205,10 @@ def fill(page: str) -> str:
     """Return a page with its generated parts replaced."""
     tables = {f"options {path}": options_table(command) for path, command in commands()}
     tables["reasons"] = reasons.reference_table()
+    tables["guarantees"] = guarantees.table()
     return _GENERATED.sub(lambda part: part[1] + tables[part[2]] + part[3], page)
 
 
 if __name__ == "__main__":
-    for generated in (CLI, FRAMES):
+    for generated in (CLI, FRAMES, GUARANTEE):
         generated.write_text(fill(generated.read_text()))

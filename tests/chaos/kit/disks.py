@@ -17,7 +17,7 @@ from tests.chaos.kit.filesystem import SmallDisk, limit_file_size, small_disk
 from tests.chaos.kit.judge import Judge
 from tests.chaos.kit.kills import add_counts
 from tests.chaos.kit.report import Report
-from tests.chaos.kit.stack import KAFKA, LOCAL, Stack, stack
+from tests.chaos.kit.stack import KAFKA, Stack, stack
 from tests.chaos.kit.trainers import Trainer
 from tests.support.waiting import until
 
@@ -50,7 +50,7 @@ def run(plan: Disks, directory: Path, report: Report) -> None:
         )
         judge.wait_until_applied(LIMIT)
         for _ in range(plan.rounds):
-            for kind in KINDS if plan.kind == LOCAL else KINDS[1:]:
+            for kind in KINDS:
                 _one(built, kind, log_disk, redis_disk, trainer, plan.full, report)
                 _recover(built, judge, trainer, kind, report)
         trainer.finish(trainer.steps)
@@ -95,6 +95,10 @@ def _recover(built: Stack, judge: Judge, trainer: Trainer, kind: str, report: Re
     if not built.redis.running:  # Redis ends itself when it cannot write its file, under `always`
         report.tell("Redis had ended by itself")
         built.redis.start()
+    if built.broker is not None and not built.broker.running:  # Kafka does, when its one log directory fails
+        report.tell("the broker had ended by itself")
+        report.injected["end of the broker by itself"] += 1
+        built.broker.start()
     for why in built.keep_alive():
         report.violated(f"{kind}: a worker ended by itself: {why}")
     trainer.pause()

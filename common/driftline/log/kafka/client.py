@@ -24,6 +24,9 @@ REQUEST_TIMEOUT_S = 6.0
 """Longest wait for one answer of one broker: what a path that has gone costs after it is back.
 All bytes in flight, 64 MiB, fit in at 90 Mbit/s."""
 
+OFFSETS_TIMEOUT_S = 3.0
+"""Longest wait for the bounds of a partition before they are asked for on another connection."""
+
 CALL_TIMEOUT_S = 20.0
 """Longest wait for a metadata call, retries included."""
 

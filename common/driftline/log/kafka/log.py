@@ -12,12 +12,20 @@ from types import TracebackType
 from typing import Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import errors as kafka
 
-from driftline.errors import LogUnavailableError, StateError
+from driftline.errors import StateError
 from driftline.log.address import KafkaAddress
 from driftline.log.base import Bounds, Outgoing, Reader
 from driftline.log.kafka.appender import Appender
-from driftline.log.kafka.client import CALL_TIMEOUT_S, arguments, connect, ended, translated
+from driftline.log.kafka.client import (
+    CALL_TIMEOUT_S,
+    OFFSETS_TIMEOUT_S,
+    arguments,
+    connect,
+    ended,
+    translated,
+)
 from driftline.log.kafka.reader import KafkaReader
 from driftline.log.kafka.topics import Topics
 from driftline.log.limits import check_batch, check_name, check_partitions
@@ -111,16 +119,17 @@ class _Offsets:
 
     async def bounds(self, topic: str, partition: int) -> Bounds:
         tp = TopicPartition(topic, partition)
-        consumer = await self._client()
-        try:
-            with translated(self._address, f"asking for the offsets of {topic}[{partition}]"):
-                async with asyncio.timeout(CALL_TIMEOUT_S):
-                    begin = await consumer.beginning_offsets([tp])
-                    end = await consumer.end_offsets([tp])
-        except LogUnavailableError:
-            await self._give_up(consumer)
-            raise
-        return Bounds(begin[tp], end[tp])
+        with translated(self._address, f"asking for the offsets of {topic}[{partition}]"):
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                while True:
+                    consumer = await self._client()
+                    try:
+                        begin = await consumer.beginning_offsets([tp])
+                        end = await consumer.end_offsets([tp])
+                    except kafka.KafkaTimeoutError:
+                        await self._give_up(consumer)
+                    else:
+                        return Bounds(begin[tp], end[tp])
 
     async def _give_up(self, consumer: AIOKafkaConsumer) -> None:
         # aiokafka's own time-out of such a call cancels the request, which leaves the connection in use
@@ -136,7 +145,9 @@ class _Offsets:
     async def _client(self) -> AIOKafkaConsumer:
         async with self._opening:
             if self._consumer is None:
-                consumer = AIOKafkaConsumer(**arguments(self._address), group_id=None)
+                options = arguments(self._address)
+                options["request_timeout_ms"] = int(OFFSETS_TIMEOUT_S * 1000)
+                consumer = AIOKafkaConsumer(**options, group_id=None)
                 try:
                     await connect(consumer, self._address)
                 except BaseException:

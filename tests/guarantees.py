@@ -1,0 +1,332 @@
+"""What driftline promises under which failure, and the tests that show it.
+
+Invariant: the table of docs/explanation/delivery-guarantee.md is generated from this
+list (`python -m tests.unit.test_docs`), and a test of it that does not exist fails the
+suite. A promise without a test cannot be entered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A test that shows a guarantee; `how`: on what, where that is not plain from its place."""
+
+    test: str
+    how: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """What happens under a failure."""
+
+    failure: str
+    happens: str
+    shown: tuple[Shown, ...]
+
+    def __post_init__(self) -> None:
+        assert self.shown, f"{self.failure}: no test shows it"
+
+
+GUARANTEES: tuple[Guarantee, ...] = (
+    Guarantee(
+        "`kill -9` of a trainer",
+        "What the log acknowledged is applied, the rest is not. Named and resumed from its checkpoint, it repeats steps without effect.",
+        (
+            Shown(
+                "tests/chaos/test_kills.py::test_kills_of_the_trainer_that_goes_on_from_its_last_checkpoint"
+            ),
+            Shown(
+                "tests/integration/test_bit_equality.py::test_a_trainer_back_from_an_older_checkpoint_repeats_steps_without_effect"
+            ),
+            Shown(
+                "tests/unit/test_examples.py::test_a_killed_trainer_that_resumes_gives_the_bits_of_one_that_was_not"
+            ),
+        ),
+    ),
+    Guarantee(
+        "`kill -9` of an aggregator",
+        "Another one, or itself restarted, reads the position from Redis and goes on there.",
+        (
+            Shown("tests/chaos/test_kills.py::test_kills_of_the_aggregator"),
+            Shown(
+                "tests/integration/test_workers.py::test_when_one_of_two_workers_is_killed_the_other_takes_its_shards_over"
+            ),
+        ),
+    ),
+    Guarantee(
+        "`kill -9` of Redis",
+        "The aggregator waits and connects again; a transaction whose reply was lost is settled by reading the position.",
+        (
+            Shown("tests/chaos/test_kills.py::test_kills_of_redis"),
+            Shown("tests/integration/test_servers.py::test_redis_keeps_what_it_acknowledged"),
+        ),
+    ),
+    Guarantee(
+        "`kill -9` of the broker",
+        "Publishers and the aggregator wait and go on; no rebalance is needed.",
+        (
+            Shown("tests/chaos/test_kills.py::test_kills_of_the_broker"),
+            Shown(
+                "tests/conformance/test_log_kafka.py::test_a_broker_killed_and_restarted_costs_errors_but_no_records"
+            ),
+            Shown("tests/conformance/test_consumer_outage.py::test_a_worker_outlives_its_broker"),
+            Shown(
+                "tests/integration/test_kafka_cluster.py::test_the_leader_is_killed_while_a_trainer_pushes_and_an_aggregator_applies",
+                "three brokers",
+            ),
+        ),
+    ),
+    Guarantee(
+        "a crash between commit and publication",
+        "The successor publishes the states again.",
+        (
+            Shown(
+                "tests/unit/test_runner.py::test_states_that_were_committed_but_not_acknowledged_are_published_again",
+                "unit",
+            ),
+        ),
+    ),
+    Guarantee(
+        "any of them, at random, many times",
+        "The same.",
+        (Shown("tests/chaos/test_kills.py::test_kills_of_parts_chosen_at_random"),),
+    ),
+    Guarantee(
+        "Redis loses its tail (power cut, failover)",
+        "Position and rows go back together; the log is applied again from there: the same bits.",
+        (
+            Shown("tests/integration/test_redis_behind.py::test_rows_are_rebuilt_from_the_log_bit_for_bit"),
+            Shown(
+                "tests/integration/test_redis_cluster.py::test_a_failover_under_load_loses_nothing", "Cluster"
+            ),
+            Shown(
+                "tests/integration/test_redis_servers.py::test_a_server_that_loses_the_tail_of_its_file_is_replayed_from_the_log",
+                "one of several servers",
+            ),
+        ),
+    ),
+    Guarantee(
+        "Redis comes back empty",
+        "Rebuilt from offset 0 of the log. Noticed within a second, busy or idle.",
+        (
+            Shown(
+                "tests/integration/test_redis_behind.py::test_a_worker_that_starts_on_an_empty_redis_rebuilds_it"
+            ),
+            Shown(
+                "tests/integration/test_idle_loss.py::test_a_redis_emptied_while_nobody_trains_is_noticed_and_rebuilt",
+                "idle",
+            ),
+        ),
+    ),
+    Guarantee(
+        "Redis evicts, or keys are deleted by hand",
+        "The shard stops: the count of rows is not the position's. Seen at a takeover, and by an idle owner within a second. An audit lists the rows.",
+        (
+            Shown(
+                "tests/unit/test_shard_store.py::test_rows_and_position_that_do_not_belong_together_are_never_taken",
+                "takeover, unit",
+            ),
+            Shown("tests/unit/test_examples.py::test_the_tutorial_runs_as_it_is_shown", "audit"),
+            Shown(
+                "tests/integration/test_servers.py::test_redis_refuses_to_evict",
+                "local Redis refuses to evict",
+            ),
+            Shown(
+                "tests/integration/test_redis_memory.py::test_a_redis_that_evicts_is_refused_with_the_setting_to_change",
+                "at start",
+            ),
+        ),
+    ),
+    Guarantee(
+        "`kill -9` of the JSON router",
+        "It forwards again from its stored position; shards know what they have seen.",
+        (
+            Shown(
+                "tests/integration/test_ingest.py::test_killing_the_router_again_and_again_loses_nothing_and_repeats_nothing"
+            ),
+            Shown("tests/integration/test_ingest.py::test_messages_forwarded_a_second_time_change_nothing"),
+        ),
+    ),
+    Guarantee(
+        "`kill -9` while a shard moves to another Redis",
+        "The successor finishes the move or starts it over; the fence keeps both sides apart.",
+        (
+            Shown(
+                "tests/integration/test_redis_servers.py::test_an_aggregator_killed_at_any_point_of_moves_loses_nothing"
+            ),
+            Shown(
+                "tests/simulation/test_moves.py::test_a_shard_on_the_move_is_at_each_moment_what_the_log_says",
+                "simulation",
+            ),
+        ),
+    ),
+    Guarantee(
+        "Redis is full (`maxmemory`, `noeviction`)",
+        "Commits wait, `/readyz` says so, pushes wait in the log; it goes on when there is room.",
+        (
+            Shown(
+                "tests/integration/test_redis_memory.py::test_a_full_redis_is_named_and_everything_resumes_once_there_is_room"
+            ),
+        ),
+    ),
+    Guarantee(
+        "zombie aggregator: frozen, then awake after its shards went to another",
+        "Its next transaction fails the fence; it drops what it had not committed.",
+        (
+            Shown("tests/unit/test_runner.py::test_an_owner_that_was_replaced_commits_nothing_more"),
+            Shown(
+                "tests/integration/test_workers.py::test_a_worker_frozen_beyond_its_session_does_no_harm_when_it_wakes"
+            ),
+            Shown(
+                "tests/conformance/test_consumer_contract.py::test_a_frozen_worker_that_wakes_up_does_no_harm"
+            ),
+        ),
+    ),
+    Guarantee(
+        "network cuts, lost replies, delays",
+        "An append is repeated; a transaction is settled by the position.",
+        (
+            Shown(
+                "tests/simulation/test_aggregator.py::test_every_commit_and_every_publication_is_what_the_log_says",
+                "simulation, a thousand seeds of storms, every commit and publication held against the oracle",
+            ),
+            Shown(
+                "tests/unit/test_shard_store.py::test_a_commit_whose_reply_is_lost_happens_exactly_once",
+                "transactions whose reply is lost",
+            ),
+            Shown(
+                "tests/unit/test_shard_store.py::test_a_lost_reply_behind_a_lost_fence_is_a_lost_fence",
+                "transactions whose reply is lost",
+            ),
+            Shown(
+                "tests/conformance/test_log_kafka.py::test_after_an_append_that_timed_out_the_next_one_goes_through_on_a_fresh_producer",
+                "an append that timed out",
+            ),
+            Shown("tests/unit/test_publisher.py::test_a_later_frame_never_overtakes_a_failed_one", "unit"),
+        ),
+    ),
+    Guarantee(
+        "poison frames",
+        "Refused with reason and origin, counted; the shard goes on; an audit refuses the same.",
+        (
+            Shown(
+                "tests/integration/test_dead_letters.py::test_is_put_aside_with_reason_and_origin_and_the_shard_goes_on"
+            ),
+            Shown(
+                "tests/integration/test_dead_letters.py::test_the_audit_refuses_what_the_aggregator_refused"
+            ),
+        ),
+    ),
+    Guarantee(
+        "gradients that lead to NaN or infinity",
+        "That row is left as it was and counted; the others of the frame are applied.",
+        (
+            Shown(
+                "tests/integration/test_dead_letters.py::test_a_gradient_that_is_not_finite_leaves_its_own_row_alone_out"
+            ),
+        ),
+    ),
+    Guarantee(
+        "steps sent again",
+        "Counted, no effect.",
+        (
+            Shown(
+                "tests/integration/test_bit_equality.py::test_a_trainer_back_from_an_older_checkpoint_repeats_steps_without_effect"
+            ),
+            Shown(
+                "tests/unit/test_core_against_oracle.py::test_every_batch_leaves_the_rows_and_the_position_that_its_prefix_determines",
+                "oracle",
+            ),
+        ),
+    ),
+    Guarantee(
+        "an aggregator joins, leaves in order, or is added while traffic flows",
+        "Shards move; applied work is committed before they are given back.",
+        (
+            Shown(
+                "tests/integration/test_workers.py::test_a_second_worker_takes_its_share_of_the_shards_while_events_flow"
+            ),
+            Shown(
+                "tests/integration/test_workers.py::test_a_worker_that_ends_in_order_leaves_nothing_to_be_done_again"
+            ),
+            Shown(
+                "tests/integration/test_kafka_rebalance.py::test_a_second_worker_joins_and_leaves_under_load_without_a_trace_in_the_rows",
+                "Kafka",
+            ),
+        ),
+    ),
+    Guarantee(
+        "the gradients topic is deleted and made anew, or another cluster is read",
+        "The shard stops: position beyond the end, or another fingerprint. While the topic is away, the aggregator waits for it and calls itself ready.",
+        (
+            Shown(
+                "tests/unit/test_runner.py::test_a_log_that_does_not_continue_the_position_stops_the_shard",
+                "unit",
+            ),
+            Shown(
+                "tests/conformance/test_consumer_contract.py::test_a_position_outside_the_log_stops_the_worker"
+            ),
+            Shown(
+                "tests/integration/test_kafka_positions.py::test_shards_whose_topic_was_made_anew_stop_and_name_the_remedy"
+            ),
+            Shown(
+                "tests/integration/test_relog.py::test_rows_go_on_over_a_log_that_was_made_anew_once_it_is_given_a_new_generation",
+                "going on from there",
+            ),
+        ),
+    ),
+    Guarantee(
+        "retention overtakes a shard",
+        "The shard stops and says how many records are gone.",
+        (
+            Shown(
+                "tests/unit/test_runner.py::test_a_log_that_does_not_continue_the_position_stops_the_shard",
+                "unit",
+            ),
+            Shown(
+                "tests/integration/test_kafka_positions.py::test_a_shard_whose_position_retention_overtook_says_which_records_are_lost"
+            ),
+        ),
+    ),
+    Guarantee(
+        "the disk under the embedded log is full",
+        "An append is refused whole and tried again; the log goes on when there is room.",
+        (
+            Shown(
+                "tests/conformance/test_log_local.py::test_a_full_disk_refuses_the_append_whole_and_the_log_recovers"
+            ),
+        ),
+    ),
+    Guarantee(
+        "batches, caches and processors that differ",
+        "The same bits.",
+        (
+            Shown(
+                "tests/unit/test_core_against_oracle.py::test_the_result_depends_neither_on_batches_nor_on_what_is_cached",
+                "oracle",
+            ),
+            Shown(
+                "tests/unit/test_core_against_oracle.py::test_trimmed_rows_come_back_from_the_store_as_they_were",
+                "oracle",
+            ),
+            Shown(
+                "tests/integration/test_bit_equality.py::test_rows_after_training_through_the_pipeline_equal_a_plain_loop_bit_for_bit",
+                "rows against a plain loop",
+            ),
+        ),
+    ),
+)
+
+
+def table() -> str:
+    """Return the guarantees as a Markdown table."""
+    rows = ["| failure | what happens | shown by |", "|---|---|---|"]
+    for each in GUARANTEES:
+        shown = ", ".join(
+            f"{test.how}: `{test.test}`" if test.how else f"`{test.test}`" for test in each.shown
+        )
+        rows.append(f"| {each.failure} | {each.happens} | {shown} |")
+    return "\n".join(rows) + "\n"
