@@ -21,8 +21,9 @@ find_python = for python in python3.12 python3.11 python3.13 python3; do \
 	then echo "$$python"; exit 0; fi; done; \
 	echo "no Python 3.11 to 3.13 with venv found (Debian: apt install python3 python3-venv)" >&2; exit 1
 PYTHON ?= $$($(find_python))
+SEEDS ?= 1
 
-.PHONY: help demo test pytest lint format bench servers tools system clean
+.PHONY: help demo test pytest lint format bench chaos servers tools system clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -47,6 +48,9 @@ format: $(VENV)/.dev ## Let ruff rewrite what it can
 
 bench: $(VENV)/.dev tools ## The benchmarks (ARGS=... are passed on)
 	@if [ -f bench/__main__.py ]; then $(BIN)/python -m bench $(ARGS); else echo "no benchmarks yet"; fi
+
+chaos: $(VENV)/.dev tools ## The long fault runs (SEEDS=1-5; ARGS=... are passed on)
+	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(ARGS)
 
 servers: $(VENV)/.library $(TOOLS)/kafka/.stamp ## A real Kafka broker and Redis on loopback until Ctrl-C
 	@exec $(BIN)/python -m driftline.servers $(ARGS)

@@ -89,7 +89,10 @@ class Deployment:
         """Return the spec of a table that no other test uses."""
         rule = {"kind": "rowwise_adagrad", "lr": 0.05} if optimizer is None else optimizer
         name = f"t{next(_numbers)}-{secrets.token_hex(4)}"
-        return TableSpec(name, dim, self.group, shards, rule, Init(seed, scale), policy or Policy())
+        bounds = policy or Policy()
+        return TableSpec(
+            name, dim, self.group, shards, rule, Init(seed, scale), bounds, frame_bytes=bounds.max_frame
+        )
 
     @contextmanager
     def worker(self, name: str = "worker", *, instance_id: str | None = None) -> Iterator[Worker]:

@@ -132,7 +132,7 @@ def test_a_change_of_what_rows_rest_on_is_refused(
 
 
 def test_a_changed_policy_holds_from_the_change_on(deployment: Deployment, client: Client) -> None:
-    spec = deployment.spec(dim=64, shards=1, optimizer=SGD, scale=0.0)
+    spec = replace(deployment.spec(dim=64, shards=1, optimizer=SGD, scale=0.0), frame_bytes=4096)
     frame = write_event(
         Gradient(spec.name, 0, Origin(producer_id(), 0, 1), IDS, np.ones((20, 64), np.float32))
     )

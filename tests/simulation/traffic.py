@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Trainer:
         while step < steps:
             if step == len(self._history):
                 self._history.append(self._stray() if self._rng.random() < 0.12 else self._next())
-            await publisher.put(topics.gradients(TABLE), self._history[step])
+            await publisher.put(topics.gradients(TABLE), partial(self._history.__getitem__, step))
             step += 1
             if self._rng.random() < 0.2:
                 await publisher.flush()

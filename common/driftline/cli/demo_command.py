@@ -40,6 +40,8 @@ def demo(
     """
     if sum((synthetic, git is not None, csv is not None)) > 1:
         raise InputError("choose one of --synthetic, --git and --csv")
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise InputError(f"--json {str(json_file)!r}: its directory does not exist")
     # before numpy loads: two threads of arithmetic on rows this small burn twice the CPU for no speed
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from driftline.demo.pipeline import Demo, run_demo

@@ -8,6 +8,8 @@ never with a traceback.
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -41,6 +43,21 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(config_command.app, name="config")
 
 INTERRUPTED = 130
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"driftline {version('driftline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def driftline(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A streaming embedding store with version control."""
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,7 @@ from driftline.client.asker import Asker
 from driftline.client.asking import Request
 from driftline.client.options import Options, Snapshot
 from driftline.client.publisher import Publisher
+from driftline.client.splitting import Sender, Sequence
 from driftline.errors import (
     ConfigError,
     InputError,
@@ -52,6 +54,7 @@ class AsyncClient:
         self._producer = producer_id(name)
         self._log: Log = open_log(options.log_url, options.security)
         self.publisher = Publisher(self._log, options.push_buffer_bytes)
+        self._sequences: dict[str, Sequence] = {}
         self.asker = Asker(Servers.at(options.redis_url))
 
     async def __aenter__(self) -> Self:
@@ -79,7 +82,10 @@ class AsyncClient:
         await self.asker.locate(
             name, range(spec.shards)
         )  # so that a read is one round trip from the first on
-        return AsyncTable(self, spec, self._options, self._producer)
+        # handles of one table share the numbers: they are one producer
+        sequence = self._sequences.setdefault(name, Sequence(named=self._options.producer is not None))
+        sender = Sender(spec, self._producer, self._options.producer_epoch)
+        return AsyncTable(self, sender, self._options, sequence)
 
     async def spec(self, name: str) -> TableSpec:
         """Return the spec of a table, as its first shard has it. Raises UnknownTableError."""
@@ -104,6 +110,8 @@ class AsyncClient:
             known = await self.spec(spec.name)
         except UnknownTableError:
             known = None
+        if spec.frame_bytes is None:
+            spec = replace(spec, frame_bytes=known.cut_bytes if known else spec.policy.max_frame)
         if known is not None and (refused := known.change_refused(spec)):
             raise ConfigError(refused)
         if known != spec:
@@ -138,7 +146,7 @@ class AsyncClient:
         Returns when every shard has passed it. Raises TimedOutError.
         """
         keyring = self._keys()
-        await self.flush()
+        await self.flush(timeout=timeout)
         shards = {name: spec.shards for name, spec in (await self.tables()).items()}
         body = {"kind": kind, "metadata": dict(metadata or {})}
         number = await self._ask(request(BARRIER, self._options.group, body, self._producer, keyring))
@@ -156,9 +164,13 @@ class AsyncClient:
         body = {"shard": shard, "server": server}
         return await self._ask(request(MOVE, table, body, self._producer, self._keys()))
 
-    async def flush(self) -> None:
-        """Return when everything pushed is acknowledged by the log."""
-        await self.publisher.flush()
+    async def flush(self, *, timeout: float | None = None) -> None:
+        """Return when everything pushed is acknowledged by the log. Raises TimedOutError."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self.publisher.flush()
+        except TimeoutError:
+            raise TimedOutError(f"not everything pushed was acknowledged within {timeout} s") from None
 
     def _keys(self) -> Keyring:
         if self._keyring is None:

@@ -16,9 +16,8 @@ from driftline import topics
 from driftline.client.options import Options
 from driftline.client.pending import Pending
 from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
-from driftline.client.splitting import Sender, as_ids
+from driftline.client.splitting import Sender, Sequence, as_ids
 from driftline.errors import StoreUnavailableError, TimedOutError
-from driftline.shard.spec import TableSpec
 
 if TYPE_CHECKING:
     from driftline.client.aio import AsyncClient
@@ -29,11 +28,10 @@ READ_POLL = 0.001
 class AsyncTable:
     """A table as one producer sees it."""
 
-    def __init__(self, client: AsyncClient, spec: TableSpec, options: Options, producer: bytes) -> None:
-        self._client, self.spec = client, spec
-        self._topic = topics.gradients(spec.name)
-        sender = Sender(spec, producer, options.producer_epoch)
-        self.pending = Pending(sender, options.gradient_dtype, named=options.producer is not None)
+    def __init__(self, client: AsyncClient, sender: Sender, options: Options, sequence: Sequence) -> None:
+        self._client, self.spec = client, sender.spec
+        self._topic = topics.gradients(sender.spec.name)
+        self.pending = Pending(sender, options.gradient_dtype, sequence=sequence)
 
     async def get(
         self, ids: ArrayLike, *, on_missing: str = INIT, read_your_writes: bool = False, timeout: float = 30.0
@@ -58,9 +56,9 @@ class AsyncTable:
 
         Raises TimedOutError.
         """
-        await self._client.flush()
         try:
             async with asyncio.timeout(timeout):
+                await self._client.flush()
                 while (query := self.unread()) is not None:
                     if await self._settled(query):
                         return
@@ -94,7 +92,7 @@ class AsyncTable:
         the push buffer is full.
         """
         await self._client.publisher.put(
-            self._topic, self.pending.push(ids, grads, step, read, lr, traceparent)
+            self._topic, lambda: self.pending.push(ids, grads, step, read, lr, traceparent)
         )
 
     async def upsert(
@@ -108,14 +106,14 @@ class AsyncTable:
     ) -> None:
         """Queue explicit rows; their optimizer state starts anew unless given. Raises InputError."""
         await self._client.publisher.put(
-            self._topic, self.pending.upsert(ids, rows, state, traceparent, step)
+            self._topic, lambda: self.pending.upsert(ids, rows, state, traceparent, step)
         )
 
     async def delete(
         self, ids: ArrayLike, *, step: int | None = None, traceparent: str | None = None
     ) -> None:
         """Queue the removal of rows; a later gradient gives birth anew. Raises InputError."""
-        await self._client.publisher.put(self._topic, self.pending.delete(ids, traceparent, step))
+        await self._client.publisher.put(self._topic, lambda: self.pending.delete(ids, traceparent, step))
 
     async def flush(self) -> None:
         """Return when everything pushed is acknowledged by the log."""

@@ -37,11 +37,13 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 class Pending:
     """One producer's hand on one table."""
 
-    def __init__(self, sender: Sender, gradient_dtype: str = "F32", *, named: bool = False) -> None:
+    def __init__(
+        self, sender: Sender, gradient_dtype: str = "F32", *, sequence: Sequence | None = None
+    ) -> None:
         if gradient_dtype not in GRADIENT_KINDS:
             raise InputError(f"gradient dtype {gradient_dtype!r}: one of {', '.join(GRADIENT_KINDS)}")
         self._sender, self._dtype = sender, gradient_dtype
-        self._sequence = Sequence(named=named)
+        self._sequence = sequence or Sequence()
         self._oldest_read: dict[int, int] = {}
 
     def note_read(self, rows: Rows) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from functools import partial
+from collections.abc import Callable
 from itertools import chain, repeat
 
 from driftline.errors import InputError, LogUnavailableError
@@ -26,6 +26,8 @@ class _Lane:
     def __init__(self) -> None:
         self.waiting: deque[tuple[Outgoing, int]] = deque()
         self.sender: asyncio.Task[None] | None = None
+        self.queued = 0  # frames ever queued
+        self.sent = 0  # of them acknowledged
         self.acknowledged = 0  # offset behind this client's last acknowledged frame
 
 
@@ -36,29 +38,38 @@ class Publisher:
         self._log, self._budget = log, budget
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._queued = 0
+        self._turn = asyncio.Lock()  # first come, first served
         self._changed = asyncio.Condition()
         self._error: Exception | None = None
 
-    async def put(self, topic: str, frames: list[tuple[int, Outgoing]]) -> None:
-        """Queue frames for their partitions; waits while more than the byte budget is queued.
+    async def put(self, topic: str, make: Callable[[], list[tuple[int, Outgoing]]]) -> None:
+        """Wait for room in the byte budget, then make frames and queue all of them for their partitions.
 
-        Raises what made an earlier append impossible, so that nothing is lost silently.
+        Whoever calls first goes first, and frames are made (and take their sequence numbers) only
+        once they can be queued without a wait: so no later number overtakes an earlier one, and a
+        call that is cancelled has sent nothing. The budget is exceeded by at most one call's frames.
+        Raises what `make` raises, and what made an earlier append impossible.
         """
-        for partition, frame in frames:
-            size = record_size(frame)
+        async with self._turn:
             async with self._changed:
-                await self._changed.wait_for(partial(self._has_room, size))
+                await self._changed.wait_for(self._has_room)
                 self._raise()
+            for partition, frame in make():
+                size = record_size(frame)
                 self._queued += size
-            lane = self._lanes.setdefault((topic, partition), _Lane())
-            lane.waiting.append((frame, size))
-            if lane.sender is None:
-                lane.sender = asyncio.create_task(self._send(topic, partition, lane))
+                lane = self._lanes.setdefault((topic, partition), _Lane())
+                lane.waiting.append((frame, size))
+                lane.queued += 1
+                if lane.sender is None:
+                    lane.sender = asyncio.create_task(self._send(topic, partition, lane))
 
     async def flush(self) -> None:
-        """Return when everything queued before is acknowledged."""
+        """Return when everything queued before this call is acknowledged, whatever is queued after."""
+        wanted = [(lane, lane.queued) for lane in self._lanes.values()]
         async with self._changed:
-            await self._changed.wait_for(lambda: self._error is not None or self._queued == 0)
+            await self._changed.wait_for(
+                lambda: self._error is not None or all(lane.sent >= count for lane, count in wanted)
+            )
             self._raise()
 
     def acknowledged(self, topic: str) -> dict[int, int]:
@@ -79,6 +90,7 @@ class Publisher:
                 batch = _batch(lane.waiting)
                 first = await self._append(topic, partition, [frame for frame, _ in batch])
                 lane.acknowledged = first + len(batch)
+                lane.sent += len(batch)
                 for _ in batch:
                     lane.waiting.popleft()
                 async with self._changed:
@@ -102,8 +114,8 @@ class Publisher:
                 await asyncio.sleep(delay)
         raise AssertionError("unreachable: delays never end")
 
-    def _has_room(self, size: int) -> bool:
-        return self._error is not None or self._queued == 0 or self._queued + size <= self._budget
+    def _has_room(self) -> bool:
+        return self._error is not None or self._queued < self._budget
 
     def _raise(self) -> None:
         if self._error is not None:

@@ -196,7 +196,7 @@ def _cut(
     spec: TableSpec, ids: NDArray[np.uint64], row_bytes: int
 ) -> Iterator[tuple[int, int, NDArray[np.intp]]]:
     """Yield (shard, part, places in `ids`) so that each frame stays below the table's limit."""
-    step = max(1, (spec.policy.max_frame - FRAME_OVERHEAD) // row_bytes)
+    step = max(1, (spec.cut_bytes - FRAME_OVERHEAD) // row_bytes)
     home = shard_of(ids, spec.shards)
     order = np.argsort(home, kind="stable")
     ends = np.cumsum(np.bincount(home, minlength=spec.shards)).tolist()

@@ -7,6 +7,7 @@ same code as in the asynchronous client; only the waiting differs.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -23,7 +24,7 @@ from driftline.client.options import Options, Snapshot
 from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
 from driftline.client.splitting import as_ids
 from driftline.client.sync_asker import SyncAsker
-from driftline.errors import StoreUnavailableError, TimedOutError
+from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError
 from driftline.rows.connection import Reply
 from driftline.shard.spec import TableSpec
 
@@ -39,8 +40,13 @@ class Client:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="driftline client", daemon=True)
         self._thread.start()
+        self._process = os.getpid()
         self._asker = SyncAsker(self._client.asker, self.run)
-        self.run(self._client.__aenter__())
+        try:
+            self.run(self._client.__aenter__())
+        except BaseException:
+            self._end()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -59,10 +65,13 @@ class Client:
         if self._loop.is_closed():
             return
         self.run(self._client.close())
+        self._end()
+        self._asker.close()
+
+    def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._asker.close()
 
     def table(self, name: str) -> Table:
         """Return a handle on a table. Raises UnknownTableError."""
@@ -82,12 +91,21 @@ class Client:
         """Cut a barrier through all tables of the group: see `AsyncClient.snapshot`."""
         return self.run(self._client.snapshot(kind=kind, metadata=metadata, timeout=timeout))
 
-    def flush(self) -> None:
-        """Return when everything pushed is acknowledged by the log."""
-        self.run(self._client.flush())
+    def flush(self, *, timeout: float | None = None) -> None:
+        """Return when everything pushed is acknowledged by the log. Raises TimedOutError."""
+        self.run(self._client.flush(timeout=timeout))
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Run `work` in the client's own loop and return its result; Ctrl-C cancels it."""
+        """Run `work` in the client's own loop and return its result; Ctrl-C cancels it.
+
+        Raises ConfigError in a process forked from the one that made the client.
+        """
+        if self._loop.is_closed():
+            work.close()
+            raise ConfigError("this client is closed: make another one")
+        if os.getpid() != self._process:  # the loop's thread did not come along
+            work.close()
+            raise ConfigError("a client does not survive a fork: make one in the child process")
         future: Future[_Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -134,8 +152,8 @@ class Table:
 
     def wait_readable(self, *, timeout: float = 30.0) -> None:
         """Return once a read includes everything this client has pushed: see `AsyncTable.wait_readable`."""
-        self._client.flush()
         deadline = time.monotonic() + timeout
+        self._client.flush(timeout=timeout)
         while (query := self._table.unread()) is not None:
             if self._settled(query):
                 return

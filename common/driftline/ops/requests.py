@@ -14,6 +14,7 @@ from driftline.errors import FrameError
 from driftline.frames.events import Op, Origin, read_event, write_event
 from driftline.frames.headers import Keyring, cloud_event
 from driftline.frames.reasons import Reason
+from driftline.ids import OPS_PRODUCER
 from driftline.log import Outgoing, Record
 from driftline.shard.screen import MAX_FRAME
 
@@ -42,7 +43,11 @@ def request(
 def read_op(record: Record, keyring: Keyring) -> Op:
     """Return the op asked for by a record of the ops topic. Raises FrameError."""
     event = read_event(record.value, limit=MAX_FRAME)
-    if not isinstance(event, Op) or not keyring.verifies(record.value, record.headers):
+    if (
+        not isinstance(event, Op)
+        or event.origin.producer == OPS_PRODUCER
+        or not keyring.verifies(record.value, record.headers)
+    ):
         raise FrameError(Reason.FORGED, "not an op signed with a key of this deployment")
     _check_body(event.body)
     return event

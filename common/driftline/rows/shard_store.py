@@ -223,8 +223,9 @@ class ShardStore:
         )
 
     async def _write_owner(self, stored: Stored) -> bool:
-        fields = stored.position.fields() if stored.position else Position().fields() | {b"published": b"0"}
-        fields = {b"owner": self._owner} if stored.position else fields | {b"owner": self._owner}
+        fields = {b"owner": self._owner}
+        if stored.position is None:
+            fields |= Position().fields() | {b"published": b"0"}
         pairs = [part for item in fields.items() for part in item]
         packed = [
             resp.command(b"MULTI"),

@@ -89,16 +89,20 @@ class Position:
             for name in SCALARS:
                 text = fields[name.encode()].decode()
                 setattr(position, name, text if isinstance(getattr(position, name), str) else int(text))
-            known = [(key[2:], _numbers(value)) for key, value in fields.items() if key.startswith(b"p:")]
-            for producer, (epoch, seq, time) in sorted(known, key=lambda item: item[1][2]):
-                position.producers[producer] = Producer(epoch, seq, time)
+            known = [
+                (key[2:], Producer(*map(int, value.split(b","))))
+                for key, value in fields.items()
+                if key[:2] == b"p:"
+            ]
+            known.sort(key=lambda item: item[1].time)
+            position.producers.update(known)
             rows = [(int(key[2:]), _numbers(value)) for key, value in fields.items() if key.startswith(b"r:")]
             for row, (at, time) in sorted(rows, key=lambda item: item[1][1]):
                 position.restored[row] = (at, time)
             for key, value in fields.items():
                 if key.startswith(b"q:"):
                     position.quarantined[key[2:]] = int(value)
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, TypeError, IndexError) as error:
             raise PositionError(f"the stored position is damaged: {error!r}") from None
         return position
 

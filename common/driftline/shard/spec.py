@@ -55,6 +55,9 @@ class TableSpec:
     policy: Policy = field(default_factory=Policy)
     dtype: str = "f32"
     machine_version: int = MACHINE_VERSION
+    frame_bytes: int | None = None
+    """Size at which producers cut a push into frames, for the table's life: a trainer that resumes
+    must cut a step as it did before. None until the table is made: then `policy.max_frame`."""
 
     def __post_init__(self) -> None:
         names: dict[str, object] = {"table name": self.name, "group": self.group}  # JSON may hold anything
@@ -75,11 +78,21 @@ class TableSpec:
         _whole("policy.producer_ttl_ms", self.policy.producer_ttl_ms, 1000, 2**53)
         if self.policy.without_read_pos not in (APPLY, DROP):
             raise ConfigError(f"policy.without_read_pos {self.policy.without_read_pos!r}: {APPLY} or {DROP}")
+        if self.frame_bytes is not None:
+            _whole("frame_bytes", self.frame_bytes, 4096, 8 << 20)
+            if self.frame_bytes > self.policy.max_frame:
+                raise ConfigError(
+                    f"table {self.name}: policy.max_frame {self.policy.max_frame} is below "
+                    f"{self.frame_bytes}, the size of the frames that its producers send"
+                )
         least = FRAME_OVERHEAD + 8 + 4 * (self.dim + self.state_size)
-        if self.policy.max_frame < least:
-            raise ConfigError(
-                f"table {self.name}: policy.max_frame {self.policy.max_frame}: one row takes {least}"
-            )
+        if self.cut_bytes < least:
+            raise ConfigError(f"table {self.name}: policy.max_frame {self.cut_bytes}: one row takes {least}")
+
+    @property
+    def cut_bytes(self) -> int:
+        """Size at which producers cut a push into frames."""
+        return self.frame_bytes or self.policy.max_frame
 
     def make_optimizer(self) -> Optimizer:
         """Return the optimizer; raises ConfigError."""
@@ -115,6 +128,8 @@ class TableSpec:
         for name in ("name", "group", "dim", "shards", "dtype", "init"):
             if getattr(self, name) != getattr(new, name):
                 return f"{name} of table {self.name} is fixed for its life"
+        if self.frame_bytes not in (None, new.frame_bytes):
+            return f"frame_bytes of table {self.name} is fixed for its life"
         if self.optimizer.get("kind") != new.optimizer.get("kind"):
             return f"optimizer kind of table {self.name} is fixed for its life"
         return None

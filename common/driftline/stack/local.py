@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from driftline.config import Settings, kafka_environment, kafka_security, signing_key
-from driftline.errors import DriftlineError
+from driftline.errors import ConfigError, DriftlineError
 from driftline.log.security import OPEN, KafkaSecurity
 from driftline.servers.child import Child, Command, spawn
 from driftline.servers.redis import RedisServer
@@ -68,7 +68,12 @@ class LocalStack:
         Raises ConfigError when a part cannot run.
         """
         settings = self._settings
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"data_dir {str(settings.data_dir)!r}: {error.strerror}; choose another"
+            ) from None
         if settings.redis_url is None:
             self._redis = RedisServer(settings.data_dir / "redis").start()
             run_file.write(settings.data_dir, self._redis.url)

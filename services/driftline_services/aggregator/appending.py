@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from itertools import chain, repeat
 
-from driftline.errors import LogUnavailableError
+from driftline.errors import LogUnavailableError, UnknownTopicError
 from driftline.log import Log, Outgoing, split
 
 _BACK_OFF = (0.02, 0.1, 0.5, 1.0)
@@ -25,6 +25,6 @@ async def append(log: Log, topic: str, partition: int, records: Sequence[Outgoin
             try:
                 await log.append(topic, partition, batch)
                 break
-            except LogUnavailableError as error:
+            except (LogUnavailableError, UnknownTopicError) as error:  # a topic may be away for a while
                 _logger.warning("append to %s/%d failed, trying again: %s", topic, partition, error)
                 await asyncio.sleep(delay)

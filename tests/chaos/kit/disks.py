@@ -39,15 +39,15 @@ class Disks:
 def run(plan: Disks, directory: Path, report: Report) -> None:
     """Run one seed; what is wrong ends up in `report`."""
     with ExitStack() as parts:
-        log_disk = parts.enter_context(small_disk(directory / ("kafka" if plan.kind == KAFKA else "log"), _SIZE))
+        log_disk = parts.enter_context(
+            small_disk(directory / ("kafka" if plan.kind == KAFKA else "log"), _SIZE)
+        )
         redis_disk = parts.enter_context(small_disk(directory / "redis", _SIZE))
         built = parts.enter_context(stack(plan.kind, directory, workers=1))
         with built.deployment.client() as client:
             spec = client.create_table(built.deployment.spec(shards=2, seed=report.seed)).spec
         judge = Judge(built.deployment, spec)
-        trainer = parts.enter_context(
-            Trainer(built.deployment, spec, f"trainer of {report.seed}", rate=60)
-        )
+        trainer = parts.enter_context(Trainer(built.deployment, spec, f"trainer of {report.seed}", rate=60))
         judge.wait_until_applied(LIMIT)
         for _ in range(plan.rounds):
             for kind in KINDS:

@@ -80,7 +80,8 @@ class Judge:
                 pass  # a part of the fault, waited out as long as the deadline allows
             if time.monotonic() - begun > seconds:
                 raise AssertionError(
-                    f"{self._spec.name}: not within {seconds:g} s: Redis at {self._shown()}, the log at {ends}"
+                    f"{self._spec.name}: not within {seconds:g} s: "
+                    f"Redis at {self._shown()}, the log at {ends}"
                 )
             time.sleep(0.02)
 
@@ -96,7 +97,9 @@ class Judge:
                     if stored.get(name) != value:
                         found.append(f"{where} w.{name!r}: {value!r} expected, {stored.get(name)!r} found")
                 known = {name for name in stored if name[:2] in (b"p:", b"q:", b"r:")}
-                found += [f"{where} w.{name!r}: should not be there" for name in sorted(known - wanted.keys())]
+                found += [
+                    f"{where} w.{name!r}: should not be there" for name in sorted(known - wanted.keys())
+                ]
                 images = oracle.redis_image(judged.table())
                 for key, image in zip((keys.values, keys.state), images, strict=True):
                     found += _unequal(where, image, cast("dict[bytes, bytes]", client.hgetall(key)))
@@ -163,7 +166,8 @@ class Judge:
 
 def _unequal(where: str, wanted: Mapping[bytes, bytes], stored: Mapping[bytes, bytes]) -> list[str]:
     return [
-        f"{where} row {int.from_bytes(row, 'little')}: {_hex(wanted.get(row))} expected, {_hex(stored.get(row))} found"
+        f"{where} row {int.from_bytes(row, 'little')}: "
+        f"{_hex(wanted.get(row))} expected, {_hex(stored.get(row))} found"
         for row in sorted(wanted.keys() | stored.keys())
         if wanted.get(row) != stored.get(row)
     ]

@@ -7,6 +7,7 @@ step of every trainer took effect exactly once.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -71,7 +72,7 @@ def run(plan: Kills, directory: Path, report: Report) -> None:
             for trainer in trainers:
                 trainer.check()
             report.tell(f"fault {number + 1} of {len(faults)} done, {sum(t.steps for t in trainers)} steps")
-        per_trainer = plan.frames // plan.trainers // _frames_per_step()
+        per_trainer = math.ceil(plan.frames / plan.trainers / _frames_per_step())
         for trainer in trainers:
             trainer.finish(per_trainer)
         operator.end()

@@ -107,4 +107,6 @@ def _measure(judge: Judge, trainers: Sequence[Trainer], what: str, report: Repor
     report.measure(f"seconds to recover, {what}", took)
     report.tell(f"acknowledged after {acknowledged:.2f} s, applied after {took:.2f} s")
     if took > LIMIT:
-        report.violated(f"{what}: recovered {took:.1f} s after its end, {acknowledged:.1f} s of it in the log")
+        report.violated(
+            f"{what}: recovered {took:.1f} s after its end, {acknowledged:.1f} s of it in the log"
+        )

@@ -154,8 +154,8 @@ class Proxy:
             link.writers.append(out)
             pumps = (self._pump(reader, out, link), self._pump(other, writer, link))
             await asyncio.gather(*pumps)
-        except OSError:
-            pass  # the target is away, or an end broke off: so does the other
+        except (OSError, asyncio.CancelledError):
+            pass  # the target is away, an end broke off and so does the other, or the proxy ends
         finally:
             self._links.discard(link)
             for each in link.writers:
@@ -192,12 +192,10 @@ class Proxy:
             await queue.put((self._loop.time() + self._rng.uniform(*self._delay), data))
 
     async def _forward(self, data: bytes, sink: asyncio.StreamWriter) -> None:
-        left = self._cut_after
-        if left is None:
-            sink.write(data)
-        else:
-            sink.write(data[:left])
-            self._cut_after = max(0, left - len(data))
+        if self._cut_after is not None:
+            data = data[: self._cut_after]
+            self._cut_after -= len(data)
+        sink.write(data)
         self.forwarded += len(data)
         await sink.drain()
         if self._cut_after == 0:

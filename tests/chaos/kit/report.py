@@ -53,7 +53,11 @@ class Report:
 
     def tell(self, line: str) -> None:
         if self.verbose:
-            print(f"{datetime.now(UTC):%H:%M:%S} {self.scenario} {self.seed}: {line}", file=sys.stderr, flush=True)
+            print(
+                f"{datetime.now(UTC):%H:%M:%S} {self.scenario} {self.seed}: {line}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     @contextmanager
     def timing(self, what: str) -> Iterator[None]:
@@ -80,6 +84,5 @@ class Report:
 def _spread(values: Sequence[float]) -> str:
     ordered = sorted(values)
     p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-    return (
-        f"median {statistics.median(ordered):.2f}, 95% {p95:.2f}, largest {ordered[-1]:.2f}, n = {len(ordered)}"
-    )
+    median, n = statistics.median(ordered), len(ordered)
+    return f"median {median:.2f}, 95% {p95:.2f}, largest {ordered[-1]:.2f}, n = {n}"

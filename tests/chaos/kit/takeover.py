@@ -52,7 +52,7 @@ def run(plan: Takeover, directory: Path, report: Report) -> None:
     """Run one seed; what is wrong ends up in `report`."""
     with ExitStack() as parts:
         server = parts.enter_context(RedisServer(directory / "redis"))
-        cases = []
+        cases: list[_Case] = []
         for name, rows, producers in (
             (f"{plan.small:,} rows", plan.small, 0),
             (f"{plan.large:,} rows", plan.large, 0),
@@ -100,7 +100,9 @@ def _introduce(deployment: Deployment, spec: TableSpec, producers: int) -> None:
         names = [producer_id(f"{spec.name}/{n}") for n in range(begin, min(begin + _BATCH, producers))]
         for shard in range(spec.shards):
             frames = [
-                Outgoing(write_event(Gradient(spec.name, shard, Origin(name, 0, 1), none, nothing, None, None)))
+                Outgoing(
+                    write_event(Gradient(spec.name, shard, Origin(name, 0, 1), none, nothing, None, None))
+                )
                 for name in names
             ]
             deployment.append(topics.gradients(spec.name), shard, *frames)

@@ -59,9 +59,10 @@ class Trainer:
         }
 
     def crash(self, forget: int) -> None:
-        """Lose what is queued and go on `forget` steps before the last checkpoint, as a restarted trainer does.
+        """Lose what is queued and go on `forget` steps before the last checkpoint.
 
-        A checkpoint is taken after a flush, or what it stands on might be lost with the queue.
+        As a restarted trainer does. A checkpoint is taken after a flush, or what it stands on might be
+        lost with the queue.
         """
         self._crash = forget
 

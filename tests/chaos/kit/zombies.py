@@ -1,8 +1,9 @@
 """Aggregators frozen until another has taken over, then woken: nothing stale may be written.
 
 Invariant judged, after every trial: equality with the serial oracle, and that the one
-that woke learned of it, by its fence or, if it had nothing to commit, from its group. On the embedded log a frozen process keeps
-its locks, so its lock files are removed, as by somebody who believes it dead.
+that woke learned of it, by its fence or, if it had nothing to commit, from its group.
+On the embedded log a frozen process keeps its locks, so its lock files are removed, as
+by somebody who believes it dead.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ def _trial(
     if built.broker is None:
         built.kill_worker(name, 0.0)  # its lock files are gone, so it is no member any more
     else:
-        until(lambda: bool(built.keep_alive()) or _has_shards(built, judge), "it is a member again", seconds=30)
+        until(
+            lambda: bool(built.keep_alive()) or _has_shards(built, judge), "it is a member again", seconds=30
+        )
     lost = fenced(zombie) - before
     report.measure("shards whose fence the zombie found lost", lost)
     if delayed and not lost:

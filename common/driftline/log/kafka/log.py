@@ -20,7 +20,7 @@ from driftline.log.base import Bounds, Outgoing, Reader
 from driftline.log.kafka.appender import Appender
 from driftline.log.kafka.client import (
     CALL_TIMEOUT_S,
-    OFFSETS_TIMEOUT_S,
+    LOOKUP_TIMEOUT_S,
     arguments,
     connect,
     ended,
@@ -146,7 +146,7 @@ class _Offsets:
         async with self._opening:
             if self._consumer is None:
                 options = arguments(self._address)
-                options["request_timeout_ms"] = int(OFFSETS_TIMEOUT_S * 1000)
+                options["request_timeout_ms"] = int(LOOKUP_TIMEOUT_S * 1000)
                 consumer = AIOKafkaConsumer(**options, group_id=None)
                 try:
                     await connect(consumer, self._address)

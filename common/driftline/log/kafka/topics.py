@@ -15,7 +15,15 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from driftline.errors import ConfigError, PartitionCountError, UnknownTopicError
 from driftline.log.address import KafkaAddress
-from driftline.log.kafka.client import CALL_TIMEOUT_S, RETRY_S, arguments, connect, retried, translated
+from driftline.log.kafka.client import (
+    CALL_TIMEOUT_S,
+    LOOKUP_TIMEOUT_S,
+    RETRY_S,
+    arguments,
+    connect,
+    retried,
+    translated,
+)
 from driftline.log.limits import MAX_BATCH_BYTES
 from driftline.log.security import OPEN
 
@@ -133,7 +141,9 @@ class Topics:
     async def _client(self) -> AIOKafkaAdminClient:
         async with self._opening:
             if self._admin is None:
-                admin = AIOKafkaAdminClient(**arguments(self._address))
+                options = arguments(self._address)
+                options["request_timeout_ms"] = int(LOOKUP_TIMEOUT_S * 1000)
+                admin = AIOKafkaAdminClient(**options)
                 try:
                     await connect(admin, self._address)
                 except BaseException:
