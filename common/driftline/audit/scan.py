@@ -59,8 +59,7 @@ async def scan_shard(connection: Connection, keys: ShardKeys) -> ShardScan | Non
         before = await _position(connection, keys)
         if not before:
             return None
-        spec = Position.from_fields(before).table_spec()
-        layout = RowLayout(spec.dim, spec.state_size) if spec else RowLayout(1, 0)
+        layout = RowLayout.of(Position.from_fields(before).table_spec())
         rows = await _rows(connection, keys, layout)
         after = await _position(connection, keys)
         if after.get(b"epoch") == before[b"epoch"]:  # else a restore swapped the rows meanwhile

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from driftline.errors import PositionError
 from driftline.shard.cache import RowBlock
+from driftline.shard.spec import TableSpec
 
 INLINE_STATE = 16  # bytes of state that travel in the row's value
 _LSN, _ORDINAL = 8, 4
@@ -51,6 +52,11 @@ class RowLayout:
 
     dim: int
     state_size: int
+
+    @classmethod
+    def of(cls, spec: TableSpec | None) -> RowLayout:
+        """Return the layout of a table's values; before its spec there are none."""
+        return cls(spec.dim, spec.state_size) if spec is not None else cls(1, 0)
 
     @property
     def row_bytes(self) -> int:

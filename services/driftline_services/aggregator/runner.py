@@ -57,8 +57,7 @@ class ShardRunner:
         self._table, self._index = table, shard
         self._store, self._log, self._keyring = store, log, keyring
         self._limits, self._move = limits or Limits(), move
-        self._lost = asyncio.Event()
-        self._loss: FenceLostError | None = None
+        self._lost, self._loss = asyncio.Event(), FenceLostError("not lost")
         self._shard = Shard(table, shard, keyring)
         self._updates = Updates(log, table, shard, 0)
         self._changing = asyncio.Lock()  # the machine is between two consistent states
@@ -66,7 +65,8 @@ class ShardRunner:
         self._settled = asyncio.Condition()  # notified after each commit
         self._flying = False  # a transaction is under way
         self._torn = False  # the position has moved, the rows have not: never to be committed
-        self._finishing = False
+        self._finishing = False  # write `published` before the end
+        self._again = False  # committed records are still to be published again
         self._marked = 0  # `published` as Redis has it
         self._log_bytes = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -100,6 +100,7 @@ class ShardRunner:
         bounds = await self._log.bounds(topics.gradients(self._table), self._index)
         start = max(start, bounds.begin)
         self._updates = Updates(self._log, self._table, self._index, start)
+        self._again = start < self._shard.position.next
         self._marked = stored.published
         self.progress.applied = self.progress.committed = self._shard.position.next
         work = (self._updates.run(), self._flush_forever(), self._end_by_loss())
@@ -117,6 +118,10 @@ class ShardRunner:
         if old:
             await self._guard(self._publish_again(old))
             rest = records[len(old) :]
+            if rest or old[-1].offset + 1 == expected:
+                self._again = False
+                await self._updates.jump(expected)
+                self._work.set()
         while rest:
             await self._guard(self._wait_for_room())
             async with self._changing:
@@ -138,7 +143,6 @@ class ShardRunner:
 
     async def _end_by_loss(self) -> None:
         await self._lost.wait()
-        assert self._loss is not None, "set together"
         raise self._loss
 
     async def drain(self) -> None:
@@ -178,7 +182,7 @@ class ShardRunner:
     async def _apply(self, plan: Plan) -> None:
         fetched = None
         if len(plan.missing):
-            fetched = await self._store.fetch(self._layout(), plan.missing)
+            fetched = await self._store.fetch(RowLayout.of(self._shard.spec), plan.missing)
         self._shard.apply(plan, fetched)
         self._shard.cache.trim(self._limits.cache_bytes)
         if plan.rejected:
@@ -193,7 +197,7 @@ class ShardRunner:
             if op.kind == RESTORE_ROWS:
                 missing = self._shard.missing(op.ids)
                 if len(missing):
-                    self._shard.cache.enter(await self._store.fetch(self._layout(), missing))
+                    self._shard.cache.enter(await self._store.fetch(RowLayout.of(self._shard.spec), missing))
             if op.kind == MOVE and self._move is not None and op.body["shard"] == self._index:
                 await self._guard(self._change_server(self._move, str(op.body["server"])))
             self._torn = True
@@ -204,9 +208,9 @@ class ShardRunner:
             self.progress.stats.ops += 1
             if op.kind != RESTORE_ROWS:  # its rows are published like any others
                 position, tensors = self._shard.position.snapshot()
-                await self._updates.mark(
-                    Marker(op.kind, self._table, self._index, op.origin.seq, op.body, position, tensors)
-                )
+                number, body = op.origin.seq, op.body
+                marker = Marker(op.kind, self._table, self._index, number, body, position, tensors)
+                await self._updates.mark(marker)
                 await self._updates.jump(self._shard.position.next)
         self._work.set()
         await self.drain()
@@ -218,16 +222,17 @@ class ShardRunner:
         self._store = await move(self._store, self._table, self._index, server)
 
     async def _publish_again(self, records: Sequence[Record]) -> None:
-        """Publish the rows that committed records name, as Redis holds them now."""
+        """Publish the rows that committed records name, as Redis holds them now.
+
+        `published` moves behind the whole stretch only: a delete further on may tell why a row is absent.
+        """
         named = named_rows(records, self._shard.spec, self._index)
         if len(named.ids):
             missing = self._shard.missing(named.ids)
             if len(missing):
-                self._shard.cache.enter(await self._store.fetch(self._layout(), missing))
+                self._shard.cache.enter(await self._store.fetch(RowLayout.of(self._shard.spec), missing))
             stored, position = self._shard.states_of(named.ids), self._shard.position
             await self._updates.write(states_again(stored, named, lsn(position.gen, position.next - 1)))
-        await self._updates.jump(records[-1].offset + 1)
-        self._work.set()
 
     async def _flush_forever(self) -> None:
         while True:
@@ -260,7 +265,7 @@ class ShardRunner:
             log_time = self._shard.position.time
         published = min(self._updates.published, delta.next)
         begun = time.perf_counter()
-        await self._store.commit(self._layout(), delta, published)
+        await self._store.commit(RowLayout.of(self._shard.spec), delta, published)
         self.progress.stats.committed(len(delta.states), time.perf_counter() - begun)
         self.progress.committed_time = log_time
         await self._settle(delta, published, log_bytes)
@@ -279,7 +284,8 @@ class ShardRunner:
             await self._settled.wait_for(
                 lambda: not self._flying and self.progress.committed >= self._shard.position.next
             )
-        await self._updates.wait_for(self._shard.position.next)
+        if not self._again:  # else nothing was applied here, and the next owner publishes the stretch
+            await self._updates.wait_for(self._shard.position.next)
 
     async def _finish(self) -> None:
         await self._drain()
@@ -291,7 +297,3 @@ class ShardRunner:
     async def _wait_for_room(self) -> None:
         async with self._settled:
             await self._settled.wait_for(lambda: self._shard.cache.dirty_bytes <= self._limits.flush_bytes)
-
-    def _layout(self) -> RowLayout:
-        spec = self._shard.spec
-        return RowLayout(spec.dim, spec.state_size) if spec else RowLayout(1, 0)
