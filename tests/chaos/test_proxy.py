@@ -13,6 +13,7 @@ from driftline.errors import StoreUnavailableError
 from driftline.rows import connection as module
 from driftline.rows.connection import RedisConnection
 from tests.chaos.kit.proxy import HOST, Proxy
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -75,6 +76,7 @@ def test_a_cut_comes_after_exactly_so_many_bytes(echo: int) -> None:
     with Proxy(echo) as proxy, connect(proxy) as client:
         client.sendall(b"x")
         assert received(client, 1) == b"x"
+        until(lambda: proxy.forwarded == 2, "the proxy has counted the byte and its echo")
         before = proxy.forwarded
         proxy.cut_after(10)
         client.sendall(b"y" * 7)

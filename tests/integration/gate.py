@@ -75,12 +75,12 @@ class Gate:
         parser = hiredis.Reader()
         with suppress(OSError):
             while data := client.recv(_CHUNK):
-                server.sendall(data)
                 parser.feed(data)
-                while parser.gets() is not False:
+                while parser.gets() is not False:  # counted before the answer can be back
                     self.commands += 1
                 if self.commands >= self._expected:
                     self._open.set()
+                server.sendall(data)
 
     def _answer(self, server: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):

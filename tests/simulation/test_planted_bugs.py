@@ -33,4 +33,6 @@ def _violation(seed: int) -> Violation | None:
         run_seed(seed)
     except Violation as violation:
         return violation
+    except AssertionError as error:  # one of the product's own
+        return Violation("assertion", str(error))
     return None
