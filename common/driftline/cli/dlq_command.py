@@ -15,7 +15,7 @@ import orjson
 import typer
 
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
-from driftline.config import Settings
+from driftline.config import Settings, kafka_security
 from driftline.dlq import DeadLetters, Letter, Outcome, Place, Refused, Replayed, wait_for
 from driftline.dlq.letters import metadata, original_headers
 from driftline.errors import FrameError, InputError
@@ -61,7 +61,7 @@ def list_letters(
     begin = 0 if since is None else parse_since(since, time.time())
 
     async def run() -> Sequence[Letter]:
-        async with open_log(settings.log_url) as log:
+        async with open_log(settings.log_url, kafka_security(settings)) as log:
             dead = await DeadLetters.of(log, table)
             return await dead.letters(reason=_known(reason), since=begin, settled=everything)
 
@@ -88,7 +88,7 @@ def show(
     settings = settings_of(log_url, None, group, data_dir, config)
 
     async def run() -> tuple[Letter, Record]:
-        async with open_log(settings.log_url) as log:
+        async with open_log(settings.log_url, kafka_security(settings)) as log:
             return await (await DeadLetters.of(log, table)).find(Place.parse(place))
 
     letter, record = asyncio.run(run())
@@ -129,7 +129,7 @@ def replay(
     connect = functools.partial(RedisConnection.open, find_redis_url(settings)) if wait else None
 
     async def run() -> tuple[Sequence[Replayed | Refused], Sequence[Outcome]]:
-        async with open_log(settings.log_url) as log:
+        async with open_log(settings.log_url, kafka_security(settings)) as log:
             dead = await DeadLetters.of(log, table)
             done = await dead.replay(await _selected(dead, places, reason))
             if connect is None:
@@ -171,7 +171,7 @@ def drop(
     _check_selection(places, reason, everything)
 
     async def run() -> Sequence[Place | Refused]:
-        async with open_log(settings.log_url) as log:
+        async with open_log(settings.log_url, kafka_security(settings)) as log:
             dead = await DeadLetters.of(log, table)
             return await dead.drop(await _selected(dead, places, reason))
 

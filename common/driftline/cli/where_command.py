@@ -39,7 +39,7 @@ def where(
         rows = handle.get(ids)
         shard = int(shard_of(ids, spec.shards)[0])
         url = connected.home(table, shard)
-    keys, layout = ShardKeys.of(table, shard), RowLayout(spec.dim, spec.state_size)
+    keys, layout = ShardKeys.of(table, shard), RowLayout.of(spec)
     field = "".join(f"\\x{byte:02x}" for byte in id_bytes(ids)[0].tolist())
     # redis-cli reads escapes only from its input, and a shell cannot pass NUL bytes as an argument
     command = f"""printf '%s\\n' 'HGET "{keys.values.decode()}" "{field}"' | redis-cli -u {redact_url(url)}"""

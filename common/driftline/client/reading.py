@@ -82,7 +82,7 @@ class Query:
                 read[shard] = lsn(int(generation), int(following))
                 epoch[shard] = int(restores or b"0")
             values += cast("list[bytes | None]", replies[2 * at + 1])
-        layout = RowLayout(spec.dim, spec.state_size)
+        layout = RowLayout.of(spec)
         present, packed = join(values, layout.value_bytes)
         found, raw = np.empty(len(present), bool), np.empty_like(packed[:, : layout.row_bytes + 8])
         found[self.order] = present

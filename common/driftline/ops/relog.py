@@ -14,6 +14,7 @@ from driftline.errors import PositionError, StateError, StoreUnavailableError
 from driftline.log import Log
 from driftline.rows import resp
 from driftline.rows.connection import Connection
+from driftline.rows.fields import pairs
 from driftline.rows.layout import ShardKeys
 from driftline.shard.position import Position, fingerprint
 
@@ -61,16 +62,16 @@ async def relog_shard(
     )
     if not isinstance(flat, list):
         raise StoreUnavailableError(f"{name}: Redis refused a read: {flat!r}")
-    items = [item for item in flat if isinstance(item, bytes)]
-    if not items:
+    fields = pairs(flat)
+    if not fields:
         raise PositionError(f"{name}: nothing is stored, so there is nothing to go on from")
-    position = Position.from_fields(dict(zip(items[::2], items[1::2], strict=True)))
+    position = Position.from_fields(fields)
     if await fits(log, table, shard, position):
         return None
     if position.gen >= MAX_GENERATION:
         raise PositionError(f"{name}: generation {position.gen} is the last one")
     begin = (await log.bounds(topics.gradients(table), shard)).begin
-    fields = {
+    changed = {
         b"gen": b"%d" % (position.gen + 1),
         b"next": b"%d" % begin,
         b"published": b"%d" % begin,
@@ -78,10 +79,10 @@ async def relog_shard(
         b"owner": OWNER,
     }
     if (await log.bounds(topics.ops(group), 0)).end < position.op:
-        fields[b"op"] = b"0"  # the ops topic was made anew too: its numbers start over
-    pairs = [part for item in fields.items() for part in item]
+        changed[b"op"] = b"0"  # the ops topic was made anew too: its numbers start over
+    arguments = [part for item in changed.items() for part in item]
     replies = await connection.exchange(
-        [resp.command(b"MULTI"), resp.command(b"HSET", keys.position, *pairs), resp.command(b"EXEC")], 3
+        [resp.command(b"MULTI"), resp.command(b"HSET", keys.position, *arguments), resp.command(b"EXEC")], 3
     )
     if not isinstance(replies[2], list):
         raise StateError(f"{name}: its owner committed meanwhile: is it stopped? ({replies[2]!r})")

@@ -189,7 +189,7 @@ def _rows_of(left: dict[bytes, bytes]) -> tuple[int, int]:
     if not text:
         return rows, 0
     spec = TableSpec.from_json(orjson.loads(text))
-    return rows, rows if RowLayout(spec.dim, spec.state_size).separate_state else 0
+    return rows, rows if RowLayout.of(spec).separate_state else 0
 
 
 async def _copy_hash(source: Connection, key: bytes, target: Connection, draft: bytes) -> None:
