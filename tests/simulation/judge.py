@@ -100,7 +100,11 @@ class Judge:
         """Redis has lost its tail: `published` may be lower, whole positions gone, evicted rows back."""
         for shard in range(SHARDS):
             fields = self.fields(shard)
-            if len(self._hash(shard, b"v")) == int(fields.get(b"rows", b"0")):
+            image = self.timelines[shard].at(int(fields.get(b"next", b"0"))).image
+            if all(
+                len(self._hash(shard, name)) == len(rows)
+                for name, rows in zip((b"v", b"s"), image, strict=True)
+            ):
                 self.evicted.discard(shard)
             self._marked[shard] = int(fields.get(b"published", b"0"))
             if fields and shard not in self.evicted:

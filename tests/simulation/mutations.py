@@ -194,7 +194,7 @@ def row_count_not_compared(patch: Patch) -> None:
         answers: list[Any] = await real(self, packed, replies)
         if replies == 4 and b"HGETALL" in bytes(packed[1]):
             fields = dict(zip(answers[1][::2], answers[1][1::2], strict=True))
-            answers[2:] = [int(fields.get(b"rows", b"0"))] * 2
+            answers[2] = int(fields.get(b"rows", b"0"))
         return answers
 
     real = ShardStore._exchange

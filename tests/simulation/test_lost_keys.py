@@ -8,6 +8,7 @@ import pytest
 
 from driftline.errors import FenceLostError, PositionError
 from driftline.rows.layout import RowLayout, ShardKeys
+from driftline.rows.move import Switch
 from driftline.rows.shard_store import ShardStore
 from driftline.shard.machine import Shard
 from tests.simulation.random_log import KEYRING
@@ -51,6 +52,19 @@ def test_nobody_takes_the_shard_over(lost: str) -> None:
         redis.ask(b"DEL", HASHES[lost])
         with pytest.raises(PositionError, match="Redis lost keys"):
             await ShardStore(redis.connector(world.process("next")), KEYS, b"next:1").take()
+
+    run(1, main)
+
+
+def test_a_move_that_was_cut_short_is_not_finished_without_the_separate_state() -> None:
+    async def main(world: World) -> None:
+        source, target = FakeRedis(world, "a"), FakeRedis(world, "b")
+        left = await (await committed(source, world)).leave("b")
+        mover = world.process("mover")
+        switch = Switch(KEYS, source.connector(mover), target.connector(mover), b"next:1")
+        source.ask(b"DEL", KEYS.state)
+        with pytest.raises(PositionError, match="Redis lost keys"):
+            await switch.activate(left)
 
     run(1, main)
 

@@ -43,9 +43,11 @@ class ShardKeys:
     def lost(self, layout: RowLayout, rows: int, values: object, states: object) -> str | None:
         """Return what is wrong when the hashes have not as many fields as the position says, else None.
 
-        `values`, `states`: replies to HLEN.
+        `values`, `states`: replies to HLEN. Where nothing is stored yet, nothing may be left behind.
         """
-        counted = [(self.values, values), *([(self.state, states)] if layout.separate_state else [])]
+        counted = [(self.values, values)]
+        if layout.separate_state or not rows:
+            counted.append((self.state, states))
         for key, count in counted:
             if count != rows:
                 return f"{key.decode()} holds {count!r} rows, the position says {rows}"

@@ -26,13 +26,15 @@ class Restored(Mapping[int, tuple[int, int]]):
         self._enter(ids[order], lsns[order], times[order])
 
     def set(self, ids: Ids, at: int, time: int) -> None:
-        """Note that an op at LSN `at` and log time `time` put the distinct `ids` back."""
+        """Note that an op at LSN `at` and log time `time` put back `ids`, which rise strictly."""
         keep = ~self._holds(ids)
-        merged = np.concatenate([self.ids[keep], ids])
-        order = np.argsort(merged, kind="stable")
-        lsns = np.concatenate([self.lsns[keep], np.full(len(ids), at, np.uint64)])
-        times = np.concatenate([self.times[keep], np.full(len(ids), time, np.uint64)])
-        self._enter(merged[order], lsns[order], times[order])
+        known = self.ids[keep]
+        places = known.searchsorted(ids)
+        self._enter(
+            np.insert(known, places, ids),
+            np.insert(self.lsns[keep], places, np.uint64(at)),
+            np.insert(self.times[keep], places, np.uint64(time)),
+        )
 
     def end(self, oldest: int) -> list[int]:
         """Forget what was put back before log time `oldest`; return those ids."""
