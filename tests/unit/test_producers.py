@@ -40,10 +40,10 @@ class AgainstADict(RuleBasedStateMachine):
     @rule(back=st.integers(-1, 8))
     def forget(self, back: int) -> None:
         oldest = self.time - back
-        silent = {name for name, seen in self.known.items() if seen[2] < oldest}
+        silent = {name: Producer(*seen) for name, seen in self.known.items() if seen[2] < oldest}
         gone = self.producers.forget_silent(oldest)
-        assert len(gone) == len(silent)
-        assert set(gone) == silent
+        assert gone == silent
+        assert [seen.time for seen in gone.values()] == sorted(seen.time for seen in gone.values())
         for name in silent:
             del self.known[name]
 

@@ -37,7 +37,7 @@ def advance_time(position: Position, timestamp: int, ttl: int) -> tuple[list[byt
     """
     position.time = max(position.time, timestamp)
     oldest = position.time - ttl
-    return position.producers.forget_silent(oldest), position.restored.end(oldest)
+    return list(position.producers.forget_silent(oldest)), position.restored.end(oldest)
 
 
 def take_seq(position: Position, event: Gradient | Upsert | Delete) -> bool:

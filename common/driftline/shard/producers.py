@@ -92,22 +92,23 @@ class Producers(Mapping[bytes, Producer]):
             seen.epoch, seen.seq, seen.time = epoch, seq, time
             self._heard.move_to_end(name)
 
-    def forget_silent(self, oldest: int) -> list[bytes]:
-        """Forget who was last heard of before log time `oldest`; return their names."""
-        forgotten: list[bytes] = []
+    def forget_silent(self, oldest: int) -> dict[bytes, Producer]:
+        """Forget who was last heard of before log time `oldest`; return what was known, oldest first."""
+        forgotten: dict[bytes, Producer] = {}
         if self._head < len(self._ages) and self._ages[self._head] < max(0, oldest):
             until = int(np.searchsorted(self._ages, np.uint64(oldest)))
             gone = self._aged[self._head : until]
             gone, self._head = gone[self._here[gone]], until
             self._here[gone] = False
             self._resting -= len(gone)
-            forgotten += map(bytes, self._stored.names[gone])
+            rows = self._stored.at(gone)
+            columns = (rows.epochs.tolist(), rows.seqs.tolist(), rows.times.tolist())
+            forgotten = dict(zip(map(bytes, rows.names), map(Producer, *columns), strict=True))
         while self._heard:
             name, seen = next(iter(self._heard.items()))
             if seen.time >= oldest:
                 break
-            del self._heard[name]
-            forgotten.append(name)
+            forgotten[name] = self._heard.pop(name)
         return forgotten
 
     def columns(self) -> Columns:
