@@ -5,7 +5,7 @@ again, or for the first time, becomes an object in a dict. Invariants: log time 
 back, so whoever was heard of since the start is younger than all others and the dict is in
 the order of time; what an event costs does not depend on how many are known.
 
-100,000 producers take 0.6 s as objects, 0.03 s as columns, for each start of a shard.
+100,000 producers take 0.6 s as objects, 0.07 s as columns, at each start of a shard.
 """
 
 from __future__ import annotations
