@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.shard.decimals import parse
@@ -12,6 +12,7 @@ from driftline.shard.decimals import parse
 U64 = st.integers(0, 2**64 - 1) | st.sampled_from([0, 9, 10, 10**19 - 1, 10**19, 2**64 - 1])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(U64, U64, U64), max_size=8))
 def test_numbers_read_back_by_the_column(rows: list[tuple[int, int, int]]) -> None:
     columns = parse([b"%d,%d,%d" % row for row in rows], 3)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.errors import FrameError
@@ -59,6 +59,7 @@ def test_300000_producers_100000_restored_rows_and_5000_quarantines_make_frames_
     assert bits(join_marker(part for part in again if isinstance(part, Marker))) == bits(whole)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(90, 5000))
 def test_no_part_has_more_members_than_the_limit_and_all_together_have_them_all(
     producers: int, restored: int, quarantined: int, limit: int
@@ -74,6 +75,7 @@ def test_a_marker_that_fits_is_one_frame() -> None:
     assert [(part.part, part.parts) for part in sent(marker(), LIMIT)] == [(0, 1)]
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_a_marker_is_complete_once_when_its_last_part_is_there(rng: random.Random) -> None:
     whole, reader = marker(), Markers()

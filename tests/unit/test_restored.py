@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.shard.restored import Restored
@@ -19,6 +19,7 @@ def u64(rows: list[int]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     return np.array(rows, np.uint64)
 
 
+@settings(deadline=None)
 @given(STEPS, st.sets(IDS), st.integers(0, 9))
 def test_what_was_put_back_stays_until_its_time_has_come(
     steps: list[tuple[set[int], int, int | None]], asked: set[int], read_pos: int
@@ -40,6 +41,7 @@ def test_what_was_put_back_stays_until_its_time_has_come(
     assert restored.superseded(u64(frame), read_pos).tolist() == expected
 
 
+@settings(deadline=None)
 @given(st.dictionaries(IDS, st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**48))))
 def test_columns_in_any_order_read_back(rows: dict[int, tuple[int, int]]) -> None:
     lsns, times = (u64([seen[n] for seen in rows.values()]) for n in (0, 1))
