@@ -123,8 +123,13 @@ GUARANTEES: tuple[Guarantee, ...] = (
     ),
     Guarantee(
         "Redis evicts, or keys are deleted by hand",
-        "The shard stops: the count of rows is not the position's. Seen at a takeover, and by an idle owner within a second. An audit lists the rows.",
+        "The shard stops: the count of rows, or of separate optimizer states, is not the position's. Seen at a takeover, and by an idle owner within a second. An audit lists the rows.",
         (
+            Shown(
+                "tests/integration/test_idle_loss.py::test_separate_state_that_is_deleted_while_nobody_trains_stops_its_shard_until_it_is_rebuilt",
+                "idle owner",
+            ),
+            Shown("tests/simulation/test_lost_keys.py::test_nobody_takes_the_shard_over", "takeover"),
             Shown(
                 "tests/unit/test_shard_store.py::test_rows_and_position_that_do_not_belong_together_are_never_taken",
                 "takeover, unit",

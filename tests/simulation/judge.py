@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from driftline import topics
+from driftline.frames.markers import Markers
 from driftline.frames.states import TOMBSTONE, Marker, States, read_update
 from driftline.log.base import Record
 from driftline.shard.position import SCALARS, fingerprint
@@ -39,7 +40,8 @@ class Published:
         self.newest: dict[int, int] = {}
         self.rows: dict[int, Expected] = {}
         self.seen: dict[tuple[int, int], Expected | None] = {}
-        self.markers: dict[int, Marker] = {}  # op -> the first one
+        self.markers: dict[int, Marker] = {}  # op -> the first complete one
+        self.parts = Markers()
 
     def take(self, row_id: int, at: int, row: Expected | None) -> None:
         """Note a state; None is a tombstone."""
@@ -98,7 +100,11 @@ class Judge:
         """Redis has lost its tail: `published` may be lower, whole positions gone, evicted rows back."""
         for shard in range(SHARDS):
             fields = self.fields(shard)
-            if len(self._hash(shard, b"v")) == int(fields.get(b"rows", b"0")):
+            image = self.timelines[shard].at(int(fields.get(b"next", b"0"))).image
+            if all(
+                len(self._hash(shard, name)) == len(rows)
+                for name, rows in zip((b"v", b"s"), image, strict=True)
+            ):
                 self.evicted.discard(shard)
             self._marked[shard] = int(fields.get(b"published", b"0"))
             if fields and shard not in self.evicted:
@@ -232,13 +238,14 @@ class Judge:
         judged = timeline.judged[after - 1]
         if not judged.marker or judged.frame is None or judged.frame.seq != marker.op:
             raise Violation("marker", f"{where}: record {after - 1} is not that op")
-        if _marked_fields(marker) != dict(moment.fields):
-            raise Violation("marker", f"{where}: its position is {marker.position}, not {moment.fields}")
         if self.committed[shard] < after - 1:
             raise Violation("marker-early", f"{where}: what precedes it is not committed")
-        if marker.op in published.markers:
+        whole = published.parts.take(marker)
+        if whole is None:
             return
-        published.markers[marker.op] = marker
+        if _marked_fields(whole) != dict(moment.fields):
+            raise Violation("marker", f"{where}: its position is {whole.position}, not {moment.fields}")
+        published.markers[marker.op] = whole
         if wrong := differences(timeline.at(after - 1).table, published.rows):
             raise Violation("marker-early", f"{where}: the states before it do not make the cut: {wrong}")
 
@@ -266,6 +273,5 @@ def _marked_fields(marker: Marker) -> dict[bytes, bytes]:
         found[b"p:" + name] = b"%d,%d,%d" % tuple(sent)
     for row_id, *named in zip(*(t[k].tolist() for k in ("rid", "rlsn", "rtime")), strict=True):
         found[b"r:%d" % row_id] = b"%d,%d" % tuple(named)
-    shut_out = marker.position["quarantined"]
-    assert isinstance(shut_out, dict)
-    return found | {b"q:" + bytes.fromhex(name): b"%d" % op for name, op in shut_out.items()}
+    shut_out = zip(map(bytes, t["qname"]), t["qop"].tolist(), strict=True)
+    return found | {b"q:" + name: b"%d" % op for name, op in shut_out}

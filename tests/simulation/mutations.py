@@ -192,9 +192,9 @@ def row_count_not_compared(patch: Patch) -> None:
 
     async def exchange(self: ShardStore, packed: Sequence[resp.Bytes], replies: int) -> list[Any]:
         answers: list[Any] = await real(self, packed, replies)
-        if b"HLEN" in bytes(packed[-1]):
+        if replies == 4 and b"HGETALL" in bytes(packed[1]):
             fields = dict(zip(answers[1][::2], answers[1][1::2], strict=True))
-            answers[-1] = int(fields.get(b"rows", b"0"))
+            answers[2] = int(fields.get(b"rows", b"0"))
         return answers
 
     real = ShardStore._exchange

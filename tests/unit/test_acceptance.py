@@ -11,7 +11,7 @@ import pytest
 from driftline.errors import FrameError, StateError
 from driftline.frames.events import Delete, Gradient, Op, Upsert
 from driftline.shard import acceptance
-from driftline.shard.position import Position, Producer
+from driftline.shard.position import Position
 from driftline.shard.spec import Policy
 from tests.support.samples import (
     FOREIGN,
@@ -50,8 +50,10 @@ def test_log_time_is_a_running_maximum() -> None:
 
 def test_the_silent_are_forgotten_once_longer_silent_than_the_ttl() -> None:
     position = Position(time=0)
-    position.producers[P], position.producers[Q] = Producer(0, 1, 0), Producer(0, 1, 1)
-    position.restored[A], position.restored[B] = (5, 0), (6, 1)
+    position.producers.set(P, 0, 1, 0)
+    position.producers.set(Q, 0, 1, 1)
+    position.restored.set(u64([A]), 5, 0)
+    position.restored.set(u64([B]), 6, 1)
     assert acceptance.advance_time(position, TTL, TTL) == ([], [])
     assert acceptance.advance_time(position, TTL + 1, TTL) == ([P], [A])
     assert (list(position.producers), list(position.restored)) == ([Q], [B])
@@ -62,7 +64,7 @@ def test_the_silent_are_forgotten_once_longer_silent_than_the_ttl() -> None:
 )
 def test_a_sequence_number_counts_once_per_producer_epoch(epoch: int, seq: int, fresh: bool) -> None:
     position = Position(time=50)
-    position.producers[P] = Producer(1, 5, 10)
+    position.producers.set(P, 1, 5, 10)
     assert acceptance.take_seq(position, gradient([A], seq, epoch=epoch)) is fresh
     seen = position.producers[P]
     assert (seen.epoch, seen.seq) == ((epoch, seq) if fresh else (1, 5))
@@ -148,7 +150,8 @@ def test_rows_read_at_or_before_the_last_restore_are_stale(
 
 def test_only_ids_that_a_restore_rows_names_are_superseded() -> None:
     position = Position()
-    position.restored[A], position.restored[C] = (10, 0), (20, 0)
+    position.restored.set(u64([A]), 10, 0)
+    position.restored.set(u64([C]), 20, 0)
     assert acceptance.superseded(u64([A, B, C]), 10, position).tolist() == [True, False, True]
     assert acceptance.superseded(u64([A, B, C]), 11, position).tolist() == [False, False, True]
     assert acceptance.superseded(u64([A, B, C]), 21, position).tolist() == [False, False, False]

@@ -316,3 +316,16 @@ def test_a_mere_move_of_the_position_is_dirty_until_it_is_taken() -> None:
     seen.append(shard.dirty)
     assert take(shard).next == 2
     assert [*seen, shard.dirty] == [False, True, False]
+
+
+def test_a_shard_taken_over_writes_the_producers_it_hears_of_and_no_others() -> None:
+    senders = [bytes([n]) * 16 for n in range(50)]
+    known = log_of([gradient([A], 1, producer=sender) for sender in senders])
+    first = Shard("items", 0, KEYRING)
+    feed(first, known)
+    shard = Shard("items", 0, KEYRING, Position.from_fields(first.position.fields()))
+    again, new = gradient([A], 1, producer=senders[7]), gradient([A], 1, producer=b"a stranger, new!")
+    feed(shard, [record(again, len(known)), record(new, len(known) + 1)])
+    written = {name for name in take(shard).fields if name.startswith(b"p:")}
+    assert written == {b"p:" + senders[7], b"p:a stranger, new!"}
+    assert len(shard.position.producers) == 51

@@ -10,7 +10,9 @@ import pytest
 from driftline import topics
 from driftline.errors import FenceLostError, PositionError, StateError
 from driftline.frames.events import Event
+from driftline.frames.markers import Markers
 from driftline.frames.states import TOMBSTONE, Marker, States, read_update
+from driftline.ids import producer_id
 from driftline.log.base import Record
 from driftline.rows.connection import RedisConnection
 from driftline.rows.fields import read_fields
@@ -116,6 +118,24 @@ async def test_an_op_is_marked_between_what_was_before_and_what_comes_after(rig:
     marker = rig.updates()[2]
     assert isinstance(marker, Marker)
     assert (marker.op, marker.body, marker.position["next"]) == (2, {"kind": "version"}, 3)
+
+
+async def test_a_marker_that_is_too_large_for_a_frame_is_written_in_parts(rig: Rig) -> None:
+    senders = [producer_id(f"trainer-{n}") for n in range(20)]
+    pushes: list[Event | bytes] = [gradient([A], 1, producer=sender) for sender in senders]
+    records = rig.write([*pushes, op("barrier", 2, {"kind": "version"}), gradient([B], 1)])
+    runner = rig.runner(Limits(marker_bytes=200))
+    await runner.start()
+    await runner.apply(records)
+    await runner.drain()
+    seen = [update.op if isinstance(update, Marker) else "state" for update in rig.updates()]
+    assert seen == [1, "state", *[2] * (len(seen) - 3), "state"]
+    assert len(seen) > 6
+    reader = Markers()
+    parts = [update for update in rig.updates() if isinstance(update, Marker)]
+    *_, whole = [reader.take(part) for part in parts]
+    assert whole is not None
+    assert list(map(bytes, whole.tensors["pname"])) == sorted(senders)
 
 
 async def test_the_next_owner_goes_on_where_the_last_one_committed(rig: Rig) -> None:

@@ -254,18 +254,36 @@ async def test_a_take_goes_on_after_a_broken_connection(rig: Rig, number: int, w
     assert rig.raw()[2][b"owner"] == b"new"
 
 
-@pytest.mark.parametrize("damage", ["row lost", "row too many", "position lost"])
+@pytest.mark.parametrize(
+    "damage", ["row lost", "row too many", "position lost", "state lost", "state of a row lost", "state left"]
+)
 async def test_rows_and_position_that_do_not_belong_together_are_never_taken(rig: Rig, damage: str) -> None:
-    await committed(rig, rig.store(b"old"))
+    await committed(rig, rig.store(b"old"), ADAM)
     match damage:
         case "row lost":
             rig.redis.hdel(rig.keys.values.decode(), A.to_bytes(8, "little"))
         case "row too many":
             rig.redis.hset(rig.keys.values.decode(), C.to_bytes(8, "little"), b"x")
+        case "state lost":
+            rig.redis.delete(rig.keys.state)
+        case "state of a row lost":
+            rig.redis.hdel(rig.keys.state.decode(), A.to_bytes(8, "little"))
+        case "state left":
+            rig.redis.delete(rig.keys.position, rig.keys.values)
         case _:
             rig.redis.delete(rig.keys.position)
     with pytest.raises(PositionError, match="Redis lost keys"):
         await rig.store(b"new").take()
+
+
+@pytest.mark.parametrize("damage", ["rows", "states"])
+async def test_an_idle_owner_that_lost_keys_loses_its_fence(rig: Rig, damage: str) -> None:
+    store = rig.store()
+    shard = await committed(rig, store, ADAM)
+    await store.check(layout_of(shard), 2)
+    rig.redis.delete(rig.keys.values if damage == "rows" else rig.keys.state)
+    with pytest.raises(FenceLostError, match="holds 0 rows, the position says 2"):
+        await store.check(layout_of(shard), 2)
 
 
 async def test_a_position_with_a_field_missing_is_never_taken(rig: Rig) -> None:

@@ -26,7 +26,7 @@ from driftline.frames.events import (
 )
 from driftline.frames.reasons import Reason
 from driftline.ids import shard_of
-from driftline.shard.position import Position, Producer
+from driftline.shard.position import Position
 from driftline.shard.spec import DROP, MACHINE_VERSION, TableSpec
 
 
@@ -37,21 +37,7 @@ def advance_time(position: Position, timestamp: int, ttl: int) -> tuple[list[byt
     """
     position.time = max(position.time, timestamp)
     oldest = position.time - ttl
-    producers: list[bytes] = []
-    while position.producers:
-        name, seen = next(iter(position.producers.items()))
-        if seen.time >= oldest:
-            break
-        del position.producers[name]
-        producers.append(name)
-    rows: list[int] = []
-    while position.restored:
-        row, (_, time) = next(iter(position.restored.items()))
-        if time >= oldest:
-            break
-        del position.restored[row]
-        rows.append(row)
-    return producers, rows
+    return list(position.producers.forget_silent(oldest)), position.restored.end(oldest)
 
 
 def take_seq(position: Position, event: Gradient | Upsert | Delete) -> bool:
@@ -59,12 +45,9 @@ def take_seq(position: Position, event: Gradient | Upsert | Delete) -> bool:
     origin = event.origin
     seen = position.producers.get(origin.producer)
     fresh = seen is None or (origin.epoch, origin.seq) > (seen.epoch, seen.seq)
-    if seen is None:
-        seen = position.producers[origin.producer] = Producer(origin.epoch, origin.seq, position.time)
-    elif fresh:
-        seen.epoch, seen.seq = origin.epoch, origin.seq
-    seen.time = position.time  # a re-send is a sign of life too
-    position.producers.move_to_end(origin.producer)
+    last = origin if seen is None or fresh else seen
+    # a re-send is a sign of life too
+    position.producers.set(origin.producer, last.epoch, last.seq, position.time)
     return fresh
 
 
@@ -140,8 +123,7 @@ def is_stale(read_pos: int | None, position: Position) -> bool:
 
 def superseded(ids: NDArray[np.uint64], read_pos: int, position: Position) -> NDArray[np.bool_]:
     """Return a mask of ids whose rows were put back by a restore-rows after they were read."""
-    named = [row for row, (at, _) in position.restored.items() if read_pos <= at]
-    return np.isin(ids, np.array(named, np.uint64))
+    return position.restored.superseded(ids, read_pos)
 
 
 def check_op(op: Op, position: Position) -> None:

@@ -143,10 +143,10 @@ class Shard:
             )
         elif op.kind == RESTORE_ROWS and op.rows is not None:
             self._apply_values(Values(op.ids, op.rows, op.state, at, RESTORE_CAUSE))
+            position.restored.set(op.ids, at, position.time)
+            value = b"%d,%d" % (at, position.time)
             for row in op.ids.tolist():
-                position.restored[row] = (at, position.time)
-                position.restored.move_to_end(row)
-                self._enter(b"r:%d" % row, b"%d,%d" % (at, position.time))
+                self._enter(b"r:%d" % row, value)
         position.op = op.origin.seq
         position.next, position.fp = record.offset + 1, fingerprint(record)
 

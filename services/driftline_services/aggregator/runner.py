@@ -99,7 +99,7 @@ class ShardRunner:
         start = min(stored.published, self._shard.position.next)
         bounds = await self._log.bounds(topics.gradients(self._table), self._index)
         start = max(start, bounds.begin)
-        self._updates = Updates(self._log, self._table, self._index, start)
+        self._updates = Updates(self._log, self._table, self._index, start, self._limits.marker_bytes)
         self._again = start < self._shard.position.next
         self._marked = stored.published
         self.progress.applied = self.progress.committed = self._shard.position.next
@@ -253,7 +253,7 @@ class ShardRunner:
         """Notice a Redis that was emptied, went back or lost keys, though there is nothing to commit."""
         async with self._changing:
             if not self._shard.dirty and not self._torn:
-                await self._store.check(self._shard.position.rows)
+                await self._store.check(RowLayout.of(self._shard.spec), self._shard.position.rows)
 
     async def _flush(self) -> None:
         await self._updates.wait_for_room(self._log_bytes, self._limits.publish_window)

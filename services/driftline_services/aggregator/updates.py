@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from driftline import topics
 from driftline.frames.headers import cloud_event
+from driftline.frames.markers import PART_BYTES, split_marker
 from driftline.frames.states import Marker, States, write_marker, write_states
 from driftline.log import Log, Outgoing
 from driftline_services.aggregator.appending import append
@@ -30,12 +31,14 @@ class _Committed:
 class Updates:
     """The updates topic as one shard's owner writes it."""
 
-    def __init__(self, log: Log, table: str, shard: int, published: int) -> None:
+    def __init__(
+        self, log: Log, table: str, shard: int, published: int, part_bytes: int = PART_BYTES
+    ) -> None:
         self._log, self._topic, self._table, self._shard = log, topics.updates(table), table, shard
         self._waiting: deque[_Committed] = deque()
         self._news = asyncio.Event()
         self._progress = asyncio.Condition()
-        self._bytes = 0
+        self._bytes, self._part_bytes = 0, part_bytes
         self.published = published
 
     def offer(self, states: States, next_offset: int, log_bytes: int) -> None:
@@ -63,10 +66,13 @@ class Updates:
             await append(self._log, self._topic, self._shard, frames)
 
     async def mark(self, marker: Marker) -> None:
-        """Publish an op's marker and return when it is acknowledged."""
-        event_id = f"op/{marker.op}/{self._shard}"
-        headers = cloud_event(marker.kind, f"table/{self._table}", event_id)
-        await append(self._log, self._topic, self._shard, [Outgoing(write_marker(marker), None, headers)])
+        """Publish an op's marker, in parts where it is large, and return when all are acknowledged."""
+        records = []
+        for part in split_marker(marker, self._part_bytes):
+            event_id = f"op/{marker.op}/{self._shard}/{part.part}"
+            headers = cloud_event(marker.kind, f"table/{self._table}", event_id)
+            records.append(Outgoing(write_marker(part), None, headers))
+        await append(self._log, self._topic, self._shard, records)
 
     async def jump(self, offset: int) -> None:
         """Note that everything below `offset` is acknowledged."""
