@@ -253,6 +253,12 @@ def test_a_misspelt_port_is_not_taken_for_kubernetes(tmp_path: Path) -> None:
     assert "DRIFTLINE_HTTP_PORT?" in complaint(tmp_path, environ={"DRIFTLINE_HTP_PORT": "80"})
 
 
+def test_text_without_quotes_is_told_to_stand_in_quotes_and_not_repeated(tmp_path: Path) -> None:
+    told = complaint(tmp_path, toml=f'group = "a"\nkey = {KEY}\n')
+    assert told.endswith('; line 2: text stands in quotes: key = "…"')
+    assert KEY not in told
+
+
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     assert "settings file driftline.toml cannot be read: " in complaint(tmp_path, toml="group = ")
 

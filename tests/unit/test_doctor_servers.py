@@ -116,7 +116,7 @@ def test_rights_that_are_missing_are_named_with_their_topics() -> None:
 
 
 def test_a_topic_of_a_known_table_that_is_not_there_fails() -> None:
-    topics = whole().topics | {"items.gradients": Topic("items.gradients", missing=True)}
+    topics = dict(whole().topics) | {"items.gradients": Topic("items.gradients", missing=True)}
     assert [each.what for each in kafka(whole(topics=topics)) if each.severity == "fail"] == [
         "presence: items.gradients"
     ]

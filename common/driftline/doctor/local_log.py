@@ -75,7 +75,7 @@ def judge_log(directory: Directory) -> Iterator[Finding]:
     if not directory.exists:
         yield unchecked(area, "directory", f"{directory.path} is not there", not_there(directory.path))
         return
-    if not layout.topics_directory(directory.path).is_dir():
+    if not layout.holds_log(directory.path):
         yield unchecked(area, "directory", f"{directory.path} holds no log", not_there(directory.path))
         return
     topics = layout.list_topics(directory.path)
@@ -86,7 +86,7 @@ def judge_log(directory: Directory) -> Iterator[Finding]:
 def not_there(path: Path) -> str:
     """Return the way out when there is no log at `path`."""
     near = layout.nearest_log(path)
-    return f"did you mean local://{near}?" if near else "start `driftline up`, or set log_url"
+    return f"did you mean local://{near}?" if near else "start `driftline up`, or set DRIFTLINE_LOG_URL"
 
 
 def judge_data_dir(directory: Directory) -> Iterator[Finding]:

@@ -219,7 +219,8 @@ class ShardStore:
         raise PositionError(
             f"{self._name} says {position.rows if position else 'nothing'}, but {keys.values.decode()} holds "
             f"{rows!r} rows: Redis lost keys (evicted or deleted). "
-            f"Delete both keys to rebuild the shard from the log"
+            f"Delete {keys.values.decode()}, {keys.state.decode()} and {keys.position.decode()} to rebuild "
+            "the shard from the log"
         )
 
     async def _write_owner(self, stored: Stored) -> bool:
