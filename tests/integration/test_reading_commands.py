@@ -64,7 +64,7 @@ def test_refuses_a_mistyped_directory_and_names_the_nearest(
         (("where", "TABLE", str(2**64)), "is not a whole number from 0 to 2^64 - 1"),
         (("shards", "move", "TABLE", "-1", "redis"), "no Redis server is named 'redis'"),
         (("tabel", "ls"), "Did you mean 'table'?"),
-        (("table", "sl"), "Did you mean 'ls'?"),
+        (("table", "lss"), "Did you mean 'ls'?"),
     ],
 )
 def test_what_is_out_of_range_or_misspelt_is_told_with_the_way_out(

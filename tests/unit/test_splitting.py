@@ -62,8 +62,8 @@ def test_anything_else_is_refused(ids: Any) -> None:
 def test_a_matrix_has_the_shape_asked_for_and_is_finite_in_float32() -> None:
     assert as_matrix("grads", [[1, 2], [3, 4]], 2, 2).dtype == np.float32
     wrong: list[tuple[Any, str]] = [
-        ([[1, 2]], "grads for table t have 1 rows, and there are 2 ids"),
-        ([[1, 2, 3, 4]] * 2, "grads for table t have 4 columns, the table has 2"),
+        ([[1, 2]], "grads for table t need 2 rows, one for each id, got 1"),
+        ([[1, 2, 3, 4]] * 2, "grads for table t need 2 columns, got 4"),
         ([1, 2, 3, 4], "grads for table t must be numbers of shape"),
         ([["a", "b"], ["c", "d"]], "grads for table t must be numbers of shape"),
     ]

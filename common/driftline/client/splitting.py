@@ -46,8 +46,8 @@ def as_matrix(name: str, values: ArrayLike, rows: int, width: int) -> NDArray[np
     if array.dtype.kind in "fiu" and array.ndim == 2 and array.shape != (rows, width):
         found, columns = array.shape
         if columns != width:
-            raise InputError(f"{name} have {columns} columns, the table has {width}")
-        raise InputError(f"{name} have {found} rows, and there are {rows} ids: one row for each")
+            raise InputError(f"{name} need {width} columns, got {columns}")
+        raise InputError(f"{name} need {rows} rows, one for each id, got {found}")
     if array.dtype.kind not in "fiu" or array.shape != (rows, width):
         raise InputError(f"{name} must be numbers of shape {(rows, width)}, got {array.dtype} {array.shape}")
     with np.errstate(over="ignore"):
