@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -10,23 +12,12 @@ from pathlib import Path
 import pytest
 
 from driftline.config import Loaded, load_settings, new_key
-from driftline.doctor import (
-    Finding,
-    Patient,
-    Report,
-    Role,
-    Severity,
-    clocks,
-    examine,
-    local_log,
-    tables,
-    versions,
-)
+from driftline.doctor import clocks, local_log, tables, versions
 from driftline.doctor import key as keys
 from driftline.doctor import settings as settings_verdicts
-from driftline.doctor.checks import Check
-from driftline.doctor.findings import fail, ok, unchecked, warn
-from driftline.doctor.roles import DISPENSABLE, IN_CLUSTER, REDIS_COMMANDS
+from driftline.doctor.checks import Check, Patient, examine
+from driftline.doctor.findings import Finding, Report, Severity, fail, ok, unchecked, warn
+from driftline.doctor.roles import DISPENSABLE, IN_CLUSTER, REDIS_COMMANDS, Role
 from driftline.errors import LogUnavailableError
 from driftline.shard.spec import MACHINE_VERSION
 from tests.support.servers import ROOT
@@ -248,3 +239,11 @@ def test_what_a_role_is_looked_at_for_is_what_the_page_gives_it(role: str) -> No
     given = {word[1:] for word in rules.split() if word.startswith("+")} - {"ping"}
     assert REDIS_COMMANDS[Role(role)] | {IN_CLUSTER} == given
     assert REDIS_COMMANDS[Role.SERVICE] >= DISPENSABLE.keys()
+
+
+def test_the_command_line_does_not_load_kafkas_client_before_it_is_needed() -> None:
+    told = "import sys, driftline.cli.main; print('aiokafka' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "False\n"

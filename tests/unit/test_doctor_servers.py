@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from driftline.doctor import Role, kafka_verdicts, redis_verdicts
+from driftline.doctor import kafka_verdicts, redis_verdicts
 from driftline.doctor.findings import Finding
 from driftline.doctor.kafka_facts import Cluster, Topic
 from driftline.doctor.kafka_verdicts import Group
 from driftline.doctor.redis_facts import SLOTS, Machine, Process
-from driftline.doctor.roles import consumer_group, expected_topics
+from driftline.doctor.roles import Role, consumer_group, expected_topics
 from driftline.log import KafkaAddress, KafkaSecurity
 from driftline.log.kafka.topics import TOPIC_SETTINGS
 from driftline_services.aggregator.app import consumer_group as of_the_service

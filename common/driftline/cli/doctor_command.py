@@ -13,7 +13,8 @@ import typer
 
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl
 from driftline.config import load_settings
-from driftline.doctor import Finding, Patient, Report, Role, Severity, examine
+from driftline.doctor.findings import Finding, Report, Severity
+from driftline.doctor.roles import Role
 
 _COLOURS = {Severity.OK: "green", Severity.WARN: "yellow", Severity.FAIL: "red"}
 
@@ -41,6 +42,8 @@ def doctor(
         "data_dir": data_dir,
         "config": config,
     }
+    from driftline.doctor.checks import Patient, examine
+
     loaded = load_settings(flags, cwd=Path.cwd(), environ=os.environ)
     report = asyncio.run(examine(Patient(loaded, role, tuple(table or ()))))
     if as_json:

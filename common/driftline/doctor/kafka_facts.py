@@ -48,15 +48,15 @@ class Cluster:
 
 async def visible_topics(address: KafkaAddress) -> frozenset[str]:
     """Return the names of all topics that this user may see. Raises ConfigError, LogUnavailableError."""
-    async with asyncio.timeout(CALL_TIMEOUT_S):
-        admin = await _admin(address)
-        try:
-            with translated(address, "listing topics"):
+    admin = await _admin(address)
+    try:
+        with translated(address, "listing topics"):
+            async with asyncio.timeout(CALL_TIMEOUT_S):
                 answer = await admin._send_request(Rights(None))
-                return frozenset(each[1] for each in answer.topics if each[0] == 0 and not each[2])
-        finally:
-            await admin.close()
-            await ended(address)
+        return frozenset(each[1] for each in answer.topics if each[0] == 0 and not each[2])
+    finally:
+        await admin.close()
+        await ended(address)
 
 
 async def collect(address: KafkaAddress, names: Sequence[str], consumer_group: str | None) -> Cluster:
