@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from driftline.log import open_log
@@ -52,6 +53,16 @@ def create(url: str, topic: str, partitions: int) -> None:
     async def run() -> None:
         async with open_log(url) as log:
             await log.create_topic(topic, partitions)
+
+    asyncio.run(run())
+
+
+def alter(url: str, topic: str, settings: Mapping[str, str]) -> None:
+    """Change settings of a topic."""
+
+    async def run() -> None:
+        async with _admin(url) as admin:
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict(settings))])
 
     asyncio.run(run())
 

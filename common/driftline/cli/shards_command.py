@@ -11,8 +11,17 @@ from typing import Annotated
 import orjson
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
-from driftline.cli.tables_command import client
+from driftline.cli.options import (
+    NEGATIVE_NUMBERS,
+    AsJson,
+    ConfigFile,
+    DataDir,
+    Group,
+    LogUrl,
+    RedisUrl,
+    settings_of,
+)
+from driftline.cli.tables_command import client, reader
 from driftline.config import redact_url
 from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError
 from driftline.rows import resp
@@ -52,7 +61,7 @@ def list_shards(
 ) -> None:
     """Print server, rows, next offset, owner and memory of each shard."""
     settings = settings_of(log_url, redis_url, group, data_dir, config)
-    with client(settings) as connected:
+    with reader(settings) as connected:
         shards = connected.table(table).spec.shards
     places = asyncio.run(_places(Servers.at(find_redis_url(settings)), table, shards))
     if as_json:
@@ -66,7 +75,7 @@ def list_shards(
         )
 
 
-@app.command()
+@app.command(context_settings=NEGATIVE_NUMBERS)
 def move(
     table: str,
     shard: int,

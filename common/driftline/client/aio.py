@@ -33,7 +33,7 @@ from driftline.frames.events import BARRIER, MOVE, SPEC
 from driftline.frames.headers import Keyring
 from driftline.ids import producer_id
 from driftline.log import Log, Outgoing, open_log
-from driftline.ops.catalogue import Catalogue
+from driftline.ops.catalogue import Catalogue, named_tables
 from driftline.ops.requests import op_number, request
 from driftline.rows.servers import Servers
 from driftline.shard.spec import TableSpec
@@ -134,9 +134,23 @@ class AsyncClient:
                 )
 
     async def tables(self) -> Mapping[str, TableSpec]:
-        """Return the tables of the group, from its ops log."""
-        catalogue = await self._catalogue()
-        return {name: born.spec for name, born in catalogue.tables.items()}
+        """Return the tables of the group: those its ops log makes.
+
+        Without the deployment's key, which tells genuine ops from forged ones: those that the ops log
+        names and the shards know.
+        """
+        if self._keyring is not None:
+            catalogue = await self._catalogue(self._keyring)
+            return {name: born.spec for name, born in catalogue.tables.items()}
+        found: dict[str, TableSpec] = {}
+        for name in await named_tables(self._log, self._options.group):
+            try:
+                spec = await self.spec(name)
+            except UnknownTableError:
+                continue  # asked for, and not made
+            if spec.group == self._options.group:
+                found[name] = spec
+        return found
 
     async def snapshot(
         self, *, kind: str = "version", metadata: Mapping[str, object] | None = None, timeout: float = 60.0
@@ -177,9 +191,9 @@ class AsyncClient:
             raise ConfigError("operations on tables are signed: give this client the deployment's key")
         return self._keyring
 
-    async def _catalogue(self) -> Catalogue:
+    async def _catalogue(self, keyring: Keyring) -> Catalogue:
         await self._log.create_topic(topics.ops(self._options.group), 1)
-        catalogue = Catalogue(self._log, self._options.group, self._keys())
+        catalogue = Catalogue(self._log, self._options.group, keyring)
         try:
             await catalogue.catch_up()
         finally:

@@ -43,6 +43,11 @@ def as_ids(ids: ArrayLike) -> NDArray[np.uint64]:
 def as_matrix(name: str, values: ArrayLike, rows: int, width: int) -> NDArray[np.float32]:
     """Return float32 (rows, width). Raises InputError naming a wrong shape or the first non-finite row."""
     array = np.asarray(values)
+    if array.dtype.kind in "fiu" and array.ndim == 2 and array.shape != (rows, width):
+        found, columns = array.shape
+        if columns != width:
+            raise InputError(f"{name} need {width} columns, got {columns}")
+        raise InputError(f"{name} need {rows} rows, one for each id, got {found}")
     if array.dtype.kind not in "fiu" or array.shape != (rows, width):
         raise InputError(f"{name} must be numbers of shape {(rows, width)}, got {array.dtype} {array.shape}")
     with np.errstate(over="ignore"):

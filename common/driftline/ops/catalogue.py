@@ -7,16 +7,18 @@ that has read as far knows the same tables.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from driftline import topics
 from driftline.errors import ConfigError, FrameError, LogUnavailableError
-from driftline.frames.events import SPEC
+from driftline.frames.events import SPEC, Op, read_event
 from driftline.frames.headers import Keyring
 from driftline.log import Log, Record
 from driftline.ops.requests import read_op
+from driftline.shard.screen import MAX_FRAME
 from driftline.shard.spec import TableSpec
 
 _logger = logging.getLogger(__name__)
@@ -29,6 +31,29 @@ class Born:
 
     spec: TableSpec
     offset: int
+
+
+async def named_tables(log: Log, group: str) -> tuple[str, ...]:
+    """Return the tables that records of the ops log name as born, signed or not, in order; needs no key.
+
+    Hints, to be confirmed by the shards: anybody who may write to the ops topic can name a table.
+    """
+    topic = topics.ops(group)
+    if topic not in await log.topics():
+        return ()
+    bounds = await log.bounds(topic, 0)
+    reader = log.reader(topic, 0, bounds.begin)
+    names: dict[str, None] = {}
+    try:
+        while reader.position < bounds.end:
+            for record in await reader.read(wait=_WAIT):
+                with contextlib.suppress(FrameError):
+                    event = read_event(record.value, limit=MAX_FRAME)
+                    if isinstance(event, Op) and event.kind == SPEC:
+                        names[event.table] = None
+    finally:
+        await reader.close()
+    return tuple(names)
 
 
 class Catalogue:
