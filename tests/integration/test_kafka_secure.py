@@ -23,7 +23,7 @@ from driftline.frames.events import BARRIER, SPEC
 from driftline.frames.headers import Keyring
 from driftline.log import KafkaAddress, KafkaSecurity, open_log, parse_address
 from driftline.log.kafka.client import arguments, ended
-from driftline.ops.requests import request
+from driftline.ops.requests import Signer
 from driftline.servers import RedisServer
 from tests.integration.deployment import KAFKA, Deployment, Worker, pushed
 from tests.support.kafka_secure import (
@@ -39,7 +39,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.kafka
 
 SPEC_OF_ITEMS = TableSpec("items", 4, "default", 2, {"kind": "sgd", "lr": 1.0}, Init(7, 0.1))
-FORGER = b"a forger's name!"
+FORGER = Signer("default", b"a forger's name!", Keyring.parse(new_key()))
 SECRET = "s3cret-of-the-tests"
 
 
@@ -113,7 +113,7 @@ MAY_READ = {
     "trainer": set[str](),
     "reader": {"items.updates"},
     "ingest": set[str](),
-    "operator": {"default.ops"},
+    "operator": {"default.ops", "default.ops.dlq"},
 }
 
 
@@ -159,7 +159,7 @@ def test_a_role_may_read_what_the_page_says_and_nothing_else(scene: Scene, role:
 
 
 def test_a_trainer_that_forges_an_operation_is_refused_by_the_broker(scene: Scene) -> None:
-    forged = request(BARRIER, "default", {"kind": "version"}, FORGER, Keyring.parse(new_key()))
+    forged = FORGER.request(BARRIER, "default", {"kind": "version"}, 0)
     with pytest.raises(DriftlineError, match=r"default\.ops.*ACL"):
         scene.seen_by("trainer").append("default.ops", 0, forged)
 
@@ -167,7 +167,7 @@ def test_a_trainer_that_forges_an_operation_is_refused_by_the_broker(scene: Scen
 @pytest.mark.parametrize("kind", [BARRIER, SPEC])
 def test_whom_the_broker_lets_write_operations_still_needs_the_key(scene: Scene, kind: str) -> None:
     body = {"kind": "version"} if kind == BARRIER else TableSpec("forged", 4, "default", 1).to_json()
-    forged = request(kind, "default", body, FORGER, Keyring.parse(new_key()))
+    forged = FORGER.request(kind, "default", body, 0)
     at = scene.seen_by("operator").append("default.ops", 0, forged)
     until(lambda: b"%d" % at in _refused(scene), f"the op at {at} is refused", seconds=20)
     with scene.client("operator", scene.deployment.key) as operator:

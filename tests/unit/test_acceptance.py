@@ -10,7 +10,9 @@ import pytest
 
 from driftline.errors import FrameError, StateError
 from driftline.frames.events import Delete, Gradient, Op, Upsert
+from driftline.ids import MAX_INGEST_PARTITIONS, ingest_producer
 from driftline.shard import acceptance
+from driftline.shard.acceptance import Aged
 from driftline.shard.position import Position, Producer
 from driftline.shard.spec import Policy
 from tests.support.samples import (
@@ -52,9 +54,20 @@ def test_the_silent_are_forgotten_once_longer_silent_than_the_ttl() -> None:
     position = Position(time=0)
     position.producers[P], position.producers[Q] = Producer(0, 1, 0), Producer(0, 1, 1)
     position.restored[A], position.restored[B] = (5, 0), (6, 1)
-    assert acceptance.advance_time(position, TTL, TTL) == ([], [])
-    assert acceptance.advance_time(position, TTL + 1, TTL) == ([P], [A])
+    assert acceptance.advance_time(position, TTL, TTL) == Aged([], [], [])
+    assert acceptance.advance_time(position, TTL + 1, TTL) == Aged([P], [], [A])
     assert (list(position.producers), list(position.restored)) == ([Q], [B])
+
+
+def test_a_partition_of_the_ingest_topic_is_never_forgotten_and_costs_one_step_per_ttl() -> None:
+    position = Position()
+    last, beyond = ingest_producer(MAX_INGEST_PARTITIONS - 1), ingest_producer(MAX_INGEST_PARTITIONS)
+    for name in (last, P, beyond):
+        position.producers[name] = Producer(2, 7, 0)
+    assert acceptance.advance_time(position, TTL + 1, TTL) == Aged([P, beyond], [last], [])
+    assert position.producers == {last: Producer(2, 7, TTL + 1)}
+    assert acceptance.advance_time(position, 2 * TTL + 1, TTL) == Aged([], [], []), "it counts as heard of"
+    assert not acceptance.take_seq(position, gradient([A], 7, producer=last, epoch=2))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from driftline.cli.dlq_command import hexdump, parse_since
 from driftline.dlq import letters as form
-from driftline.dlq.letters import Letter, Mark, Place, Status, fold, metadata, read_record
+from driftline.dlq.letters import At, Letter, Mark, Place, Status, fold, metadata, read_record
 from driftline.errors import FrameError, InputError
 from driftline.frames.events import Gradient, Origin, write_event
 from driftline.frames.reasons import Reason
@@ -79,8 +79,8 @@ def test_a_letter_written_twice_is_one_and_a_mark_settles_it() -> None:
 
 
 def test_a_replay_mark_says_where_the_frame_is_now() -> None:
-    mark = read_record(stored(form.replayed(PLACE, Place(3, 2000))), PLACE.partition)
-    assert mark == Mark(PLACE, Status.REPLAYED, Place(3, 2000))
+    mark = read_record(stored(form.replayed(PLACE, At(3, 2000))), PLACE.partition)
+    assert mark == Mark(PLACE, Status.REPLAYED, At(3, 2000))
 
 
 @pytest.mark.parametrize("key", [None, b"", b"x", b"3:", b"4:1042", "\u0663:1".encode(), b"3:1042:1"])

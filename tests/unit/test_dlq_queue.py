@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from driftline import topics
-from driftline.dlq import DeadLetters, Letter, Place, Refused, Replayed, Status
+from driftline.dlq import At, DeadLetters, Letter, Place, Refused, Replayed, Status
 from driftline.errors import InputError, UnknownTableError
 from driftline.frames.events import Gradient, Op, Origin, Upsert, read_event, write_event
 from driftline.frames.reasons import Reason
@@ -90,7 +90,7 @@ async def test_a_replayed_frame_says_the_same_under_a_producer_of_its_own(
     trace: Headers = (("traceparent", b"00-a-b-01"), ("dl-mac", b"0"))
     await refuse(log, Place(0, 7), write_event(GRADIENT, as_dtype=dtype), Reason.WRONG_SHARD, trace)
     (done,) = await dead.replay([Place(0, 7)])
-    assert done == Replayed(Place(0, 7), Place(1, 0), 0), "to the shard that the frame names"
+    assert done == Replayed(Place(0, 7), At(1, 0), 0), "to the shard that the frame names"
     (record,) = await published(log, 1)
     event = read_event(record.value, limit=MAX_FRAME)
     assert isinstance(event, Gradient)
@@ -109,7 +109,7 @@ async def test_what_was_replayed_is_settled_and_not_replayed_again(log: Log, dea
     await dead.replay([Place(1, 7)])
     assert await dead.letters() == []
     (letter,) = await dead.letters(settled=True)
-    assert (letter.status, letter.replayed_at) == (Status.REPLAYED, Place(1, 0))
+    assert (letter.status, letter.replayed_at) == (Status.REPLAYED, At(1, 0))
     assert await dead.replay([Place(1, 7)]) == [Refused(Place(1, 7), "it has been replayed already, at 1:0")]
     assert len(await published(log, 1)) == 1
 

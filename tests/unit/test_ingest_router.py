@@ -13,14 +13,15 @@ from driftline.config import new_key
 from driftline.errors import LogUnavailableError, PositionError
 from driftline.frames.events import SPEC, Gradient, read_event
 from driftline.frames.headers import Keyring
+from driftline.ids import ingest_producer
 from driftline.log import Outgoing, Record
 from driftline.log.local import LocalLog
 from driftline.ops.catalogue import Catalogue
-from driftline.ops.requests import request
+from driftline.ops.requests import Signer
 from driftline.rows.connection import Reply
 from driftline.rows.resp import Bytes
 from driftline.shard.screen import MAX_FRAME
-from driftline_services.aggregator.ingest import IngestRouter, ingest_producer
+from driftline_services.aggregator.ingest import IngestRouter
 from driftline_services.aggregator.router import Router
 from driftline_services.chassis import Batch
 
@@ -85,7 +86,8 @@ class Setting:
         )
 
     async def make_table(self, spec: TableSpec) -> None:
-        asked = request(SPEC, spec.name, spec.to_json(), bytes(16), self.keyring)
+        signer = Signer(GROUP, bytes(16), self.keyring)
+        asked = signer.request(SPEC, spec.name, spec.to_json(), 0)
         offset = await self.log.append(topics.ops(GROUP), 0, [asked])
         await self.ops.forward((await self.records(topics.ops(GROUP), 0))[offset])
 
@@ -221,7 +223,7 @@ async def test_a_table_made_before_the_message_was_sent_is_known(setting: Settin
 
 async def test_frames_wait_for_the_spec_of_a_table_that_is_just_being_made(setting: Setting) -> None:
     spec = TableSpec("young", 2, GROUP, shards=1)
-    asked = request(SPEC, spec.name, spec.to_json(), bytes(16), setting.keyring)
+    asked = Signer(GROUP, bytes(16), setting.keyring).request(SPEC, spec.name, spec.to_json(), 0)
     offset = await setting.log.append(topics.ops(GROUP), 0, [asked])
     forwarding = asyncio.create_task(setting.router().forward(await setting.send(gradient(1, "young"))))
     async with asyncio.timeout(10):

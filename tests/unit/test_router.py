@@ -9,16 +9,17 @@ import pytest
 
 from driftline import topics
 from driftline.errors import LogUnavailableError
-from driftline.frames.events import BARRIER, RESTORE, RESTORE_ROWS, SPEC, Op, Origin, read_event, write_event
+from driftline.frames.events import BARRIER, RESTORE, RESTORE_ROWS, SPEC, Op, Origin, read_event
 from driftline.ids import OPS_PRODUCER, shard_of
 from driftline.log import Record
 from driftline.ops.catalogue import Born, Catalogue
-from driftline.ops.requests import request
+from driftline.ops.requests import Signer
 from driftline_services.aggregator import appending
 from driftline_services.aggregator.router import Router, resume_offset
 from tests.support.memory_log import MemoryLog
 from tests.support.samples import KEYRING, STRANGER, TABLE, P, u64
 
+SIGNER = Signer("default", P, KEYRING)
 USERS = replace(TABLE, name="users", shards=3)
 
 
@@ -38,10 +39,14 @@ class Rig:
 
     async def ask(self, kind: str, target: str, body: dict[str, object] | None = None) -> Record:
         """Ask for an op, and let catalogue and router see it as the aggregator does."""
-        return await self.put(request(kind, target, body or {}, P, KEYRING).value)
+        return await self.put(SIGNER.request(kind, target, body or {}, self.end).value)
+
+    @property
+    def end(self) -> int:
+        return len(self.log.partitions["default.ops"][0])
 
     async def put(self, value: bytes, *, signed: bool = True) -> Record:
-        offset = len(self.log.partitions["default.ops"][0])
+        offset = self.end
         headers = KEYRING.sign(value) if signed else STRANGER.sign(value)
         record = Record(offset, 0, None, value, headers)
         self.log.put("default.ops", 0, [record])
@@ -99,7 +104,7 @@ async def test_restore_rows_are_split_by_shard_and_all_shards_see_the_number(rig
     ids = u64([1, 2, 3])
     rows, state = np.arange(6, dtype=np.float32).reshape(3, 2), np.zeros((3, 0), np.float32)
     op = Op(RESTORE_ROWS, "users", 0, Origin(P, 0, 0), {}, ids, rows, state)
-    await rig.put(write_event(op))
+    await rig.put(SIGNER.sign(op, rig.end).value)
     for shard in range(3):
         last = rig.forwarded("users", shard)[-1]
         mine = shard_of(ids, 3) == shard
@@ -110,13 +115,13 @@ async def test_restore_rows_are_split_by_shard_and_all_shards_see_the_number(rig
 
 
 async def test_what_is_no_op_goes_to_the_refused_ones_and_to_no_shard(rig: Rig) -> None:
-    good = request(BARRIER, "default", {}, P, KEYRING).value
+    good = SIGNER.request(BARRIER, "default", {}, 0).value
     unknown = Op(
         RESTORE_ROWS, "nobody", 0, Origin(P, 0, 0), {}, u64([1]), np.ones((1, 2), "f4"), np.ones((1, 0), "f4")
     )
     await rig.put(b"garbage!")
     await rig.put(good, signed=False)
-    await rig.put(write_event(unknown))
+    await rig.put(SIGNER.sign(unknown, rig.end).value)
     await rig.ask(RESTORE, "default", {"from_epoch": 0})
     await rig.ask(SPEC, "x", {**TABLE.to_json(), "name": "x", "group": "other"})
     await rig.ask(SPEC, "x", {**TABLE.to_json(), "name": "x", "optimizer": "sgd"})

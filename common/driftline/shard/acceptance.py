@@ -7,6 +7,8 @@ number whether it is applied, stale or rejected; a forged one uses up nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,25 +27,42 @@ from driftline.frames.events import (
     Upsert,
 )
 from driftline.frames.reasons import Reason
-from driftline.ids import shard_of
+from driftline.ids import INGEST_PRODUCERS, shard_of
 from driftline.shard.position import Position, Producer
 from driftline.shard.spec import DROP, MACHINE_VERSION, TableSpec
 
 
-def advance_time(position: Position, timestamp: int, ttl: int) -> tuple[list[bytes], list[int]]:
+@dataclass(frozen=True, slots=True)
+class Aged:
+    """What the passing of log time has changed in a position."""
+
+    forgotten: list[bytes]  # producers
+    kept: list[bytes]  # producers that were as old, and count as heard of now
+    rows: list[int]  # ids whose restore is forgotten
+
+
+def advance_time(position: Position, timestamp: int, ttl: int) -> Aged:
     """Move log time on and forget who has been silent for longer than `ttl` milliseconds.
 
-    Returns the producers and the restored ids that were forgotten.
+    Ingest partitions are never forgotten: their router starts from the begin of the topic when
+    Redis has lost its position, however long ago that was forwarded. They are given the log time
+    at hand instead, so that one costs a step per `ttl`, not one per record.
     """
     position.time = max(position.time, timestamp)
     oldest = position.time - ttl
-    producers: list[bytes] = []
+    forgotten: list[bytes] = []
+    kept: list[bytes] = []
     while position.producers:
         name, seen = next(iter(position.producers.items()))
         if seen.time >= oldest:
             break
+        if name in INGEST_PRODUCERS:
+            seen.time = position.time
+            position.producers.move_to_end(name)
+            kept.append(name)
+            continue
         del position.producers[name]
-        producers.append(name)
+        forgotten.append(name)
     rows: list[int] = []
     while position.restored:
         row, (_, time) = next(iter(position.restored.items()))
@@ -51,7 +70,7 @@ def advance_time(position: Position, timestamp: int, ttl: int) -> tuple[list[byt
             break
         del position.restored[row]
         rows.append(row)
-    return producers, rows
+    return Aged(forgotten, kept, rows)
 
 
 def take_seq(position: Position, event: Gradient | Upsert | Delete) -> bool:
