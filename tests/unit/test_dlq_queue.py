@@ -68,6 +68,32 @@ async def test_a_table_that_is_not_there_is_named(log: Log) -> None:
         await DeadLetters.of(log, "other")
 
 
+async def test_a_name_that_is_nearly_a_table_s_is_answered_with_it(log: Log) -> None:
+    await log.create_topic(topics.dead_letters("interactions"), 1)
+    with pytest.raises(UnknownTableError, match="did you mean interactions"):
+        await DeadLetters.of(log, "interaction")
+
+
+@pytest.mark.parametrize(
+    ("source", "place", "why"),
+    [("default.ops", Place(0, 7), "ask for the op anew"), ("driftline.ingest", Place(3, 7), "send it again")],
+)
+async def test_letters_of_a_topic_that_is_no_table_s_are_found_and_dropped_but_not_replayed(
+    log: Log, source: str, place: Place, why: str
+) -> None:
+    await log.create_topic(f"{source}.dlq", 1)
+    rejected = Rejected(Record(place.offset, 1, None, b"{}"), Reason.BAD_MESSAGE, "bad")
+    await log.append(f"{source}.dlq", 0, [dead_letter(source, place.partition, rejected)])
+    letters = await DeadLetters.of(log, source)
+    assert [each.place for each in await letters.letters()] == [place]
+    (refused,) = await letters.replay([place])
+    assert isinstance(refused, Refused)
+    assert why in refused.why
+    assert (await letters.find(place))[1].value == b"{}"
+    assert await letters.drop([place]) == [place]
+    assert not await letters.letters()
+
+
 async def test_letters_come_by_place_each_once(log: Log, dead: DeadLetters) -> None:
     for place in (Place(1, 9), Place(0, 4), Place(1, 9), Place(1, 2)):
         await refuse(log, place, write_event(GRADIENT))

@@ -3,27 +3,31 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import hiredis
+import numpy as np
 import pytest
 
 from driftline import Policy, TableSpec, topics
 from driftline.config import new_key
 from driftline.errors import LogUnavailableError, PositionError
-from driftline.frames.events import SPEC, Gradient, read_event
+from driftline.frames.events import SPEC, Gradient, Origin, read_event, write_event
 from driftline.frames.headers import Keyring
-from driftline.ids import ingest_producer
+from driftline.ids import ingest_producer, shard_of
 from driftline.log import Outgoing, Record
 from driftline.log.local import LocalLog
 from driftline.ops.catalogue import Catalogue
 from driftline.ops.requests import Signer
 from driftline.rows.connection import Reply
 from driftline.rows.resp import Bytes
+from driftline.shard.machine import Shard
 from driftline.shard.screen import MAX_FRAME
 from driftline_services.aggregator.ingest import IngestRouter
 from driftline_services.aggregator.router import Router
 from driftline_services.chassis import Batch
+from tests.support.samples import f32, feed, rows_of, u64
 
 GROUP, TOPIC = "g", "g.ingest"
 ITEMS = TableSpec("items", 2, GROUP, shards=3, policy=Policy(max_frame=4096))
@@ -306,3 +310,41 @@ async def test_a_damaged_position_is_not_taken_for_none(setting: Setting) -> Non
     next(iter(setting.redis.hashes.values()))[b"last"] = b"?"
     with pytest.raises(PositionError, match="damaged"):
         await setting.router().start(0)
+
+
+async def test_a_partition_whose_producer_shards_would_forget_is_stopped(setting: Setting) -> None:
+    with pytest.raises(PositionError, match="1024 ingest partitions"):
+        await setting.router().start(1024)
+
+
+async def test_letters_of_a_topic_made_anew_have_places_of_their_own(setting: Setting) -> None:
+    batch = await setting.send(b"x")
+    for incarnation in (0, 1):
+        await setting.router(incarnation).forward(batch)
+    assert [key for key, _ in await setting.letters()] == [b"0:0", b"2:0:0"]
+
+
+async def test_frames_forwarded_again_long_after_change_nothing(setting: Setting) -> None:
+    """The shard has seen nothing of the partition for ten times the ttl, and others train on."""
+    message = {"table": "items", "id": 1, "grad": [1, 1]}
+    batch = await setting.send(message)
+    router = setting.router()
+    await router.forward(batch)
+    home = int(shard_of(np.array([1], np.uint64), 3)[0])
+    shard = Shard("items", home, setting.keyring)
+    ttl = ITEMS.policy.producer_ttl_ms
+    (spec, first), time = (await setting.records(topics.gradients("items"), home))[:2], 1000
+    feed(shard, [replace(spec, timestamp=time), replace(first, timestamp=time)])
+    producer = ingest_producer(0)
+    for n in range(10):
+        time += ttl
+        value = write_event(Gradient("items", home, Origin(b"t" * 16, 0, n), u64([]), f32([])))
+        feed(shard, [Record(2 + n, time, None, value)])
+        assert producer in shard.position.producers
+    before = rows_of(shard)
+    await setting.router().forward(batch)  # Redis came back empty: from the begin of the topic
+    again = (await setting.records(topics.gradients("items"), home))[2]
+    assert again.value == first.value
+    plan = shard.screen([replace(again, offset=12, timestamp=time)])
+    assert plan.counts == {"duplicate": 1}
+    assert rows_of(shard) == before

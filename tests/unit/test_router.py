@@ -9,7 +9,7 @@ import pytest
 
 from driftline import topics
 from driftline.errors import LogUnavailableError
-from driftline.frames.events import BARRIER, RESTORE, RESTORE_ROWS, SPEC, Op, Origin, read_event
+from driftline.frames.events import BARRIER, RESTORE, RESTORE_ROWS, SPEC, Op, Origin, read_event, write_event
 from driftline.ids import OPS_PRODUCER, shard_of
 from driftline.log import Record
 from driftline.ops.catalogue import Born, Catalogue
@@ -131,6 +131,54 @@ async def test_what_is_no_op_goes_to_the_refused_ones_and_to_no_shard(rig: Rig) 
     assert len(rig.forwarded("items", 0)) == 1
     await rig.ask(BARRIER, "default")  # the refused change of shards left the table as it was
     assert [op.origin.seq for op in rig.forwarded("items", 1)] == [1, 10]
+
+
+async def test_a_captured_request_is_refused_by_every_router_and_by_the_catalogue(rig: Rig) -> None:
+    slower = replace(TABLE, optimizer={"kind": "sgd", "lr": 0.25})
+    captured = (await rig.ask(SPEC, "items", TABLE.to_json())).value
+    await rig.ask(SPEC, "items", slower.to_json())
+    await rig.put(captured)
+    assert rig.refused() == ["replayed_op"]
+    assert rig.router.refused == {"replayed_op": 1}
+    assert rig.catalogue.tables["items"].spec == slower
+    before = len(rig.forwarded("items", 0))
+
+    successor = Router(rig.log, "default", KEYRING, rig.catalogue.tables)
+    await successor.begin(rig.end)
+    rig.router = successor
+    again = await rig.put(captured)
+    assert rig.refused() == ["replayed_op"] * 2
+    assert len(rig.forwarded("items", 0)) == before
+
+    late = Catalogue(rig.log, "default", KEYRING)
+    await late.catch_up()
+    assert late.tables["items"].spec == slower
+    assert again.offset == rig.end - 1
+
+
+async def test_a_successor_forwards_again_what_its_predecessor_may_not_have(rig: Rig) -> None:
+    record = await rig.ask(BARRIER, "default")
+    successor = Router(rig.log, "default", KEYRING, rig.catalogue.tables)
+    await successor.begin(record.offset)
+    await successor.forward(record)
+    assert [op.origin.seq for op in rig.forwarded("items", 0)] == [1, 3, 3]
+    assert not rig.refused()
+
+
+async def test_a_router_may_begin_behind_the_end_of_its_log(rig: Rig) -> None:
+    await rig.router.begin(1000)  # the worker stops where it is told to read from there
+
+
+async def test_a_request_of_another_group_with_the_same_key_is_forged(rig: Rig) -> None:
+    await rig.put(Signer("other", P, KEYRING).request(BARRIER, "default", {}, rig.end).value)
+    assert rig.refused() == ["forged"]
+
+
+async def test_a_request_without_an_id_is_refused(rig: Rig) -> None:
+    op = Op(BARRIER, "default", 0, Origin(P, 0, 0), {})
+    await rig.put(write_event(op, more={"group": "default", "behind": "0"}))
+    await rig.put(write_event(op, more={"group": "default", "request": "ab" * 16}))
+    assert rig.refused() == ["undecodable"] * 2
 
 
 async def test_an_absent_log_is_waited_out(rig: Rig) -> None:

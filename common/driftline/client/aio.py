@@ -188,7 +188,9 @@ class AsyncClient:
             ) from None
 
     async def _passed(self, shards: Mapping[str, int], number: int) -> None:
-        while await self._behind(shards, number):
+        while True:
+            if not await self._behind(shards, number):
+                return
             await asyncio.sleep(_POLL)
 
     async def _behind(self, shards: Mapping[str, int], number: int) -> list[tuple[str, int]]:

@@ -1,7 +1,8 @@
 """A dead letter's frame as it is published again.
 
 Invariant: the frame says what it said, under a producer made from the letter's place (and its
-log's generation), epoch 0, seq 0. So it is applied once however often it is replayed, and uses up no seq of its sender's.
+log's generation), epoch 0, seq 0. So it is applied once however often it is replayed, and uses up
+no seq of its sender's.
 """
 
 from __future__ import annotations
