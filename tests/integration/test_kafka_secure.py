@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from aiokafka.errors import TopicAuthorizationFailedError
 from driftline import Client, Init, Options, TableSpec, topics
 from driftline.config import new_key
 from driftline.dlq import letters
-from driftline.errors import ConfigError, DriftlineError, UnknownTopicError
+from driftline.errors import ConfigError, DriftlineError, SigningKeyError, UnknownTopicError
 from driftline.frames.events import BARRIER, SPEC
 from driftline.frames.headers import Keyring
-from driftline.log import KafkaAddress, KafkaSecurity, open_log, parse_address
+from driftline.log import KafkaAddress, KafkaSecurity, Outgoing, open_log, parse_address
 from driftline.log.kafka.client import arguments, ended
 from driftline.ops.requests import Signer
 from driftline.servers import RedisServer
+from tests.integration.commands import driftline
 from tests.integration.deployment import KAFKA, Deployment, Worker, pushed
 from tests.support.kafka_secure import (
     ROLES,
@@ -227,3 +229,21 @@ def test_a_worker_that_is_not_let_in_ends_and_says_why(scene: Scene, tmp_path: P
 
 def test_no_log_of_the_service_shows_a_password(scene: Scene) -> None:
     assert not [user for user, password in scene.broker.passwords.items() if password in scene.worker.log]
+
+
+def test_dead_letters_of_a_secured_cluster_are_listed_and_dropped(scene: Scene, tmp_path: Path) -> None:
+    service = scene.deployment
+    at = service.append("items.gradients", 0, Outgoing(b"junk"))
+    until(lambda: bool(service.dead_letters(SPEC_OF_ITEMS, 0)), "the record is refused", seconds=20)
+    dlq = partial(driftline, "dlq", cwd=tmp_path, settings=service.environment())
+    assert f"0:{at}\ttruncated" in dlq("ls", "items").stdout
+    assert dlq("drop", "items", f"0:{at}").stdout == "1 of 1 dropped\n"
+    assert not dlq("ls", "items").stdout
+    unknown = dlq("ls", "item")
+    assert unknown.returncode == 2
+    assert "did you mean items" in unknown.stderr
+
+
+def test_an_operator_with_another_key_is_told_so(scene: Scene) -> None:
+    with scene.client("operator", new_key()) as operator, pytest.raises(SigningKeyError):
+        operator.create_table(replace(SPEC_OF_ITEMS, name="more"), timeout=60)

@@ -23,8 +23,7 @@ def refused(window: RequestWindow, request: int, behind: int, offset: int) -> bo
     try:
         window.check(asked(request, behind), offset)
     except FrameError as error:
-        assert error.reason == "replayed_op"
-        return True
+        return error.reason == "replayed_op"
     return False
 
 

@@ -43,25 +43,29 @@ async def refusal(log: Log, group: str, offset: int, since: int, keyring: Keyrin
     waits in vain.
     """
     await asyncio.sleep(_FIRST_LOOK)
-    topic, key = topics.refused_ops(group), b"0:%d" % offset
-    position, warned = since, False
+    warned = False
     while True:
-        reader = log.reader(topic, 0, position)
         try:
-            while True:
-                for record in await reader.read(wait=_WAIT):
-                    if record.key == key and REASON in dict(record.headers):
-                        return _error(group, offset, record, keyring)
-                position = reader.position
+            return _error(group, offset, await _letter(log, group, offset, since), keyring)
         except (LogUnavailableError, UnknownTopicError, OffsetError):
             pass  # away, or not there yet
         except ConfigError as error:
             if not warned:
                 _logger.warning("a refused operation cannot be told from a slow one: %s", error)
             warned = True
-        finally:
-            await reader.close()
         await asyncio.sleep(_WAIT)
+
+
+async def _letter(log: Log, group: str, offset: int, since: int) -> Record:
+    """Wait for the dead letter of the request at `offset`."""
+    reader, key = log.reader(topics.refused_ops(group), 0, since), b"0:%d" % offset
+    try:
+        while True:
+            for record in await reader.read(wait=_WAIT):
+                if record.key == key and REASON in dict(record.headers):
+                    return record
+    finally:
+        await reader.close()
 
 
 def _error(group: str, offset: int, record: Record, keyring: Keyring) -> DriftlineError:
