@@ -58,8 +58,8 @@ def test_rows_go_on_over_a_log_that_was_made_anew_once_it_is_given_a_new_generat
         assert (new.partition, new.offset) == (old.partition, old.offset)
         assert (str(old), str(new)) == (f"0:{old.offset}", f"2:0:{old.offset}")
         before = table.get(ids, read_your_writes=True)
-        done = asyncio.run(replay(tmp_path, [old, new]))
-        assert [type(each) for each in done] == [Replayed, Replayed]
+        outcomes = asyncio.run(replay(tmp_path, [old, new]))
+        assert [type(each) for each in outcomes] == [Replayed, Replayed]
         second.snapshot()  # behind what was published again
         moved = ids[table.get(ids).lsn > before.lsn]
         assert moved.tolist() == ROWS.tolist(), "each frame was applied: neither took the other for itself"

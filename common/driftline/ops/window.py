@@ -17,7 +17,7 @@ from driftline.ops.requests import Asked
 
 SPAN = 4096
 """Records for which a request is good. A client signs and appends at once: milliseconds, a few records.
-Remembered are at most as many requests, some 0.8 MB."""
+Remembered are at most as many requests, some 0.9 MB."""
 
 
 class RequestWindow:
