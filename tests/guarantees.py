@@ -156,6 +156,24 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
     ),
     Guarantee(
+        "Redis comes back empty long after JSON messages were applied",
+        "They are forwarded again from the topic's begin; shards never forget what they have seen of it.",
+        (
+            Shown(
+                "tests/integration/test_ingest.py::test_messages_forwarded_again_long_after_into_an_empty_redis_change_nothing"
+            ),
+        ),
+    ),
+    Guarantee(
+        "a captured request for an operation is written to the ops topic again",
+        "It is refused as `replayed_op`, by the router that saw it and by any later one.",
+        (
+            Shown(
+                "tests/integration/test_op_requests.py::test_a_captured_request_is_not_carried_out_again_also_not_by_the_next_router"
+            ),
+        ),
+    ),
+    Guarantee(
         "`kill -9` while a shard moves to another Redis",
         "The successor finishes the move or starts it over; the fence keeps both sides apart.",
         (

@@ -83,6 +83,16 @@ class OffsetError(InputError):
     code = "log.offset"
 
 
+class OpRefusedError(InputError):
+    """The ops router refused an operation; `reason` is the stable dead-letter code."""
+
+    code = "op.refused"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class ConfigError(DriftlineError):
     """A setting is unknown, malformed or does not fit the deployment."""
 
@@ -93,6 +103,12 @@ class PartitionCountError(ConfigError):
     """A topic exists with another number of partitions than the table has shards."""
 
     code = "config.partitions"
+
+
+class SigningKeyError(ConfigError):
+    """This client's key is none of the deployment's: what it asks for is refused as forged."""
+
+    code = "config.key"
 
 
 class StateError(DriftlineError):

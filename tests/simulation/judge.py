@@ -76,6 +76,8 @@ class Judge:
         self._keys = keys
         self.trap: Callable[[bytes], None] | None = None  # called once, with the owner who commits next
         self._forwarded: set[int] = set()  # numbers of the ops that are to reach the table
+        self._requests: set[str] = set()  # ids of those that were asked for
+        self._repeated: set[int] = set()  # numbers of requests that had been in the log
         redis.watch_changes(self._guarded(self._on_transaction))
         log.watch_appends(self._guarded(self._on_append))
 
@@ -250,7 +252,9 @@ class Judge:
             raise Violation("marker-early", f"{where}: the states before it do not make the cut: {wrong}")
 
     def _on_op(self, shard: int, number: int) -> None:
-        """Op n is everywhere before n+1 is anywhere."""
+        """Op n is everywhere before n+1 is anywhere; a request that was repeated is nowhere."""
+        if number in self._repeated:
+            raise Violation("replayed-op", f"op {number} at shard {shard} repeats an earlier request")
         self.ops[shard].append(number)
         missing = [n for n in range(1, number) for seen in self.ops if n in self._forwarded and n not in seen]
         if missing:
@@ -259,6 +263,11 @@ class Judge:
     def _is_forwarded(self, record: Record) -> bool:
         if not wire.signed(record.value, record.headers, self._keys):
             return False
+        request = wire.container(record.value)[0]["request"]
+        if request in self._requests:
+            self._repeated.add(record.offset + 1)
+            return False
+        self._requests.add(request)
         return wire.decode(record.value).kind in ("spec", "barrier", "quarantine", "restore-rows")
 
 

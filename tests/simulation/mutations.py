@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from driftline.log import Log, Outgoing
+from driftline.ops.window import RequestWindow
 from driftline.rows import resp
 from driftline.rows.layout import RowLayout
 from driftline.rows.shard_store import ShardStore
@@ -201,6 +202,17 @@ def row_count_not_compared(patch: Patch) -> None:
     patch.setattr(ShardStore, "_exchange", exchange)
 
 
+def requests_of_before_a_takeover_forgotten(patch: Patch) -> None:
+    async def begin(self: router.Router, start: int) -> None:
+        self._window = RequestWindow()
+
+    patch.setattr(router.Router, "begin", begin)
+
+
+def requests_carried_out_again(patch: Patch) -> None:
+    patch.setattr(RequestWindow, "check", lambda *_: None)
+
+
 def waves_out_of_order(patch: Patch) -> None:
     def backwards(slots: NDArray[np.int32]) -> Iterator[NDArray[np.intp]]:
         return reversed(list(real(slots)))
@@ -247,6 +259,8 @@ MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     nothing_published_again_after_a_takeover: frozenset({"published-early", "updates-final", "marker-early"}),
     ids_of_other_shards_published_again: frozenset({"tombstone"}),
     row_count_not_compared: frozenset({"rows", "rest", "updates-rows"}),
+    requests_of_before_a_takeover_forgotten: frozenset({"replayed-op"}),
+    requests_carried_out_again: frozenset({"replayed-op"}),
     waves_out_of_order: frozenset({"rows", "updates-rows"}),
     tombstone_with_an_older_lsn: frozenset({"tombstone", "published-early"}),
     repeated_frames_applied: frozenset({"rows", "position", "dead-letter"}),

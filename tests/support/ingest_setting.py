@@ -21,7 +21,7 @@ from driftline.frames.headers import Keyring
 from driftline.log import Outgoing, Record
 from driftline.log.local import LocalLog
 from driftline.ops.catalogue import Catalogue
-from driftline.ops.requests import request
+from driftline.ops.requests import Signer
 from driftline.rows.connection import Reply
 from driftline.rows.resp import Bytes
 from driftline.shard.screen import MAX_FRAME
@@ -92,7 +92,7 @@ class Setting:
         )
 
     async def make_table(self, spec: TableSpec) -> None:
-        asked = request(SPEC, spec.name, spec.to_json(), bytes(16), self.keyring)
+        asked = Signer(GROUP, bytes(16), self.keyring).request(SPEC, spec.name, spec.to_json(), 0)
         offset = await self.log.append(topics.ops(GROUP), 0, [asked])
         await self.ops.forward((await self.records(topics.ops(GROUP), 0))[offset])
 

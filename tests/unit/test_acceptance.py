@@ -10,8 +10,11 @@ import pytest
 
 from driftline.errors import FrameError, StateError
 from driftline.frames.events import Delete, Gradient, Op, Upsert
+from driftline.ids import MAX_INGEST_PARTITIONS, ingest_producer
 from driftline.shard import acceptance
+from driftline.shard.acceptance import Aged
 from driftline.shard.position import Position
+from driftline.shard.producers import Producer
 from driftline.shard.spec import Policy
 from tests.support.samples import (
     FOREIGN,
@@ -54,9 +57,20 @@ def test_the_silent_are_forgotten_once_longer_silent_than_the_ttl() -> None:
     position.producers.set(Q, 0, 1, 1)
     position.restored.set(u64([A]), 5, 0)
     position.restored.set(u64([B]), 6, 1)
-    assert acceptance.advance_time(position, TTL, TTL) == ([], [])
-    assert acceptance.advance_time(position, TTL + 1, TTL) == ([P], [A])
+    assert acceptance.advance_time(position, TTL, TTL) == Aged([], [], [])
+    assert acceptance.advance_time(position, TTL + 1, TTL) == Aged([P], [], [A])
     assert (list(position.producers), list(position.restored)) == ([Q], [B])
+
+
+def test_a_partition_of_the_ingest_topic_is_never_forgotten_and_costs_one_step_per_ttl() -> None:
+    position = Position()
+    last, beyond = ingest_producer(MAX_INGEST_PARTITIONS - 1), ingest_producer(MAX_INGEST_PARTITIONS)
+    for name in (last, P, beyond):
+        position.producers.set(name, 2, 7, 0)
+    assert acceptance.advance_time(position, TTL + 1, TTL) == Aged([P, beyond], [last], [])
+    assert {name: position.producers[name] for name in position.producers} == {last: Producer(2, 7, TTL + 1)}
+    assert acceptance.advance_time(position, 2 * TTL + 1, TTL) == Aged([], [], []), "it counts as heard of"
+    assert not acceptance.take_seq(position, gradient([A], 7, producer=last, epoch=2))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
 
 from driftline import TableSpec, topics
-from driftline.frames.events import SPEC
-from driftline.ops.requests import request
-from driftline_services.aggregator.ingest import ingest_producer
-from tests.support.ingest_setting import GROUP, Setting, gradient, setting
+from driftline.errors import PositionError
+from driftline.frames.events import SPEC, Gradient, Origin, write_event
+from driftline.ids import ingest_producer, shard_of
+from driftline.log import Record
+from driftline.ops.requests import Signer
+from driftline.shard.machine import Shard
+from tests.support.ingest_setting import GROUP, ITEMS, Setting, gradient, setting
+from tests.support.samples import f32, feed, rows_of, u64
 
 __all__ = ["setting"]  # a fixture
 
@@ -97,7 +105,7 @@ async def test_a_table_made_before_the_message_was_sent_is_known(setting: Settin
 
 async def test_frames_wait_for_the_spec_of_a_table_that_is_just_being_made(setting: Setting) -> None:
     spec = TableSpec("young", 2, GROUP, shards=1)
-    asked = request(SPEC, spec.name, spec.to_json(), bytes(16), setting.keyring)
+    asked = Signer(GROUP, bytes(16), setting.keyring).request(SPEC, spec.name, spec.to_json(), 0)
     offset = await setting.log.append(topics.ops(GROUP), 0, [asked])
     forwarding = asyncio.create_task(setting.router().forward(await setting.send(gradient(1, "young"))))
     async with asyncio.timeout(10):
@@ -107,3 +115,41 @@ async def test_frames_wait_for_the_spec_of_a_table_that_is_just_being_made(setti
         await forwarding
     assert len(await setting.frames(0, "young")) == 1
     assert not await setting.letters()
+
+
+async def test_a_partition_whose_producer_shards_would_forget_is_stopped(setting: Setting) -> None:
+    with pytest.raises(PositionError, match="1024 ingest partitions"):
+        await setting.router().start(1024)
+
+
+async def test_letters_of_a_topic_made_anew_have_places_of_their_own(setting: Setting) -> None:
+    batch = await setting.send(b"x")
+    for incarnation in (0, 1):
+        await setting.router(incarnation).forward(batch)
+    assert [key for key, _ in await setting.letters()] == [b"0:0", b"2:0:0"]
+
+
+async def test_frames_forwarded_again_long_after_change_nothing(setting: Setting) -> None:
+    """The shard has seen nothing of the partition for ten times the ttl, and others train on."""
+    message = {"table": "items", "id": 1, "grad": [1, 1]}
+    batch = await setting.send(message)
+    router = setting.router()
+    await router.forward(batch)
+    home = int(shard_of(np.array([1], np.uint64), 3)[0])
+    shard = Shard("items", home, setting.keyring)
+    ttl = ITEMS.policy.producer_ttl_ms
+    (spec, first), time = (await setting.records(topics.gradients("items"), home))[:2], 1000
+    feed(shard, [replace(spec, timestamp=time), replace(first, timestamp=time)])
+    producer = ingest_producer(0)
+    for n in range(10):
+        time += ttl
+        value = write_event(Gradient("items", home, Origin(b"t" * 16, 0, n), u64([]), f32([])))
+        feed(shard, [Record(2 + n, time, None, value)])
+        assert producer in shard.position.producers
+    before = rows_of(shard)
+    await setting.router().forward(batch)  # Redis came back empty: from the begin of the topic
+    again = (await setting.records(topics.gradients("items"), home))[2]
+    assert again.value == first.value
+    plan = shard.screen([replace(again, offset=12, timestamp=time)])
+    assert plan.counts == {"duplicate": 1}
+    assert rows_of(shard) == before

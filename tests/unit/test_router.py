@@ -13,12 +13,13 @@ from driftline.frames.events import BARRIER, RESTORE, RESTORE_ROWS, SPEC, Op, Or
 from driftline.ids import OPS_PRODUCER, shard_of
 from driftline.log import Record
 from driftline.ops.catalogue import Born, Catalogue
-from driftline.ops.requests import request
+from driftline.ops.requests import Signer
 from driftline_services.aggregator import appending
 from driftline_services.aggregator.router import Router, resume_offset
 from tests.support.memory_log import MemoryLog
 from tests.support.samples import KEYRING, STRANGER, TABLE, P, u64
 
+SIGNER = Signer("default", P, KEYRING)
 USERS = replace(TABLE, name="users", shards=3)
 
 
@@ -38,10 +39,14 @@ class Rig:
 
     async def ask(self, kind: str, target: str, body: dict[str, object] | None = None) -> Record:
         """Ask for an op, and let catalogue and router see it as the aggregator does."""
-        return await self.put(request(kind, target, body or {}, P, KEYRING).value)
+        return await self.put(SIGNER.request(kind, target, body or {}, self.end).value)
+
+    @property
+    def end(self) -> int:
+        return len(self.log.partitions["default.ops"][0])
 
     async def put(self, value: bytes, *, signed: bool = True) -> Record:
-        offset = len(self.log.partitions["default.ops"][0])
+        offset = self.end
         headers = KEYRING.sign(value) if signed else STRANGER.sign(value)
         record = Record(offset, 0, None, value, headers)
         self.log.put("default.ops", 0, [record])
@@ -99,7 +104,7 @@ async def test_restore_rows_are_split_by_shard_and_all_shards_see_the_number(rig
     ids = u64([1, 2, 3])
     rows, state = np.arange(6, dtype=np.float32).reshape(3, 2), np.zeros((3, 0), np.float32)
     op = Op(RESTORE_ROWS, "users", 0, Origin(P, 0, 0), {}, ids, rows, state)
-    await rig.put(write_event(op))
+    await rig.put(SIGNER.sign(op, rig.end).value)
     for shard in range(3):
         last = rig.forwarded("users", shard)[-1]
         mine = shard_of(ids, 3) == shard
@@ -110,13 +115,13 @@ async def test_restore_rows_are_split_by_shard_and_all_shards_see_the_number(rig
 
 
 async def test_what_is_no_op_goes_to_the_refused_ones_and_to_no_shard(rig: Rig) -> None:
-    good = request(BARRIER, "default", {}, P, KEYRING).value
+    good = SIGNER.request(BARRIER, "default", {}, 0).value
     unknown = Op(
         RESTORE_ROWS, "nobody", 0, Origin(P, 0, 0), {}, u64([1]), np.ones((1, 2), "f4"), np.ones((1, 0), "f4")
     )
     await rig.put(b"garbage!")
     await rig.put(good, signed=False)
-    await rig.put(write_event(unknown))
+    await rig.put(SIGNER.sign(unknown, rig.end).value)
     await rig.ask(RESTORE, "default", {"from_epoch": 0})
     await rig.ask(SPEC, "x", {**TABLE.to_json(), "name": "x", "group": "other"})
     await rig.ask(SPEC, "x", {**TABLE.to_json(), "name": "x", "optimizer": "sgd"})
@@ -126,6 +131,54 @@ async def test_what_is_no_op_goes_to_the_refused_ones_and_to_no_shard(rig: Rig) 
     assert len(rig.forwarded("items", 0)) == 1
     await rig.ask(BARRIER, "default")  # the refused change of shards left the table as it was
     assert [op.origin.seq for op in rig.forwarded("items", 1)] == [1, 10]
+
+
+async def test_a_captured_request_is_refused_by_every_router_and_by_the_catalogue(rig: Rig) -> None:
+    slower = replace(TABLE, optimizer={"kind": "sgd", "lr": 0.25})
+    captured = (await rig.ask(SPEC, "items", TABLE.to_json())).value
+    await rig.ask(SPEC, "items", slower.to_json())
+    await rig.put(captured)
+    assert rig.refused() == ["replayed_op"]
+    assert rig.router.refused == {"replayed_op": 1}
+    assert rig.catalogue.tables["items"].spec == slower
+    before = len(rig.forwarded("items", 0))
+
+    successor = Router(rig.log, "default", KEYRING, rig.catalogue.tables)
+    await successor.begin(rig.end)
+    rig.router = successor
+    again = await rig.put(captured)
+    assert rig.refused() == ["replayed_op"] * 2
+    assert len(rig.forwarded("items", 0)) == before
+
+    late = Catalogue(rig.log, "default", KEYRING)
+    await late.catch_up()
+    assert late.tables["items"].spec == slower
+    assert again.offset == rig.end - 1
+
+
+async def test_a_successor_forwards_again_what_its_predecessor_may_not_have(rig: Rig) -> None:
+    record = await rig.ask(BARRIER, "default")
+    successor = Router(rig.log, "default", KEYRING, rig.catalogue.tables)
+    await successor.begin(record.offset)
+    await successor.forward(record)
+    assert [op.origin.seq for op in rig.forwarded("items", 0)] == [1, 3, 3]
+    assert not rig.refused()
+
+
+async def test_a_router_may_begin_behind_the_end_of_its_log(rig: Rig) -> None:
+    await rig.router.begin(1000)  # the worker stops where it is told to read from there
+
+
+async def test_a_request_of_another_group_with_the_same_key_is_forged(rig: Rig) -> None:
+    await rig.put(Signer("other", P, KEYRING).request(BARRIER, "default", {}, rig.end).value)
+    assert rig.refused() == ["forged"]
+
+
+async def test_a_request_without_an_id_is_refused(rig: Rig) -> None:
+    op = Op(BARRIER, "default", 0, Origin(P, 0, 0), {})
+    await rig.put(write_event(op, more={"group": "default", "behind": "0"}))
+    await rig.put(write_event(op, more={"group": "default", "request": "ab" * 16}))
+    assert rig.refused() == ["undecodable"] * 2
 
 
 async def test_an_absent_log_is_waited_out(rig: Rig) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from driftline.errors import StateError
-from driftline.frames.events import Event, Origin
+from driftline.frames.events import Event, Origin, write_event
 from driftline.frames.headers import MAC
 from driftline.ids import OPS_PRODUCER, lsn
+from driftline.log import Record
 from driftline.shard.machine import Shard
 from driftline.shard.plan import Gradients, Plan, Removals, Values
 from driftline.shard.position import fingerprint
@@ -242,3 +243,38 @@ def test_a_record_this_release_cannot_judge_stops_the_shard_right_before_it() ->
     delta = take(shard)
     assert delta.next == 2
     assert delta.fields[b"p:" + P].startswith(b"0,1,")
+
+
+def test_an_op_signed_for_another_group_is_forged_and_uses_up_no_number() -> None:
+    shard = born()
+    assert feed(shard, [record(op("barrier", 7), 1, group="other")]) == ["forged"]
+    assert shard.position.op == 1
+    assert feed(shard, [record(op("barrier", 2), 2)]) == []
+    assert shard.position.op == 2
+
+
+def test_a_table_belongs_to_the_group_of_its_first_spec() -> None:
+    shard = Shard("items", 0, KEYRING)
+    other = spec_op(replace(TABLE, group="other"), 9)
+    assert feed(shard, [record(spec_op(), 0, group="other")]) == ["forged"], (
+        "signed for one, made for another"
+    )
+    assert feed(shard, [record(spec_op(), 1), record(other, 2, group="other")]) == ["forged"]
+    assert shard.position.op == 1
+
+
+def test_a_signed_frame_of_an_ingest_router_of_another_group_is_forged() -> None:
+    shard = born()
+    values = [write_event(gradient([A], 5), more={"group": group}) for group in ("other", "default")]
+    sent = [Record(1 + n, 1_000_001, None, value, KEYRING.sign(value)) for n, value in enumerate(values)]
+    assert feed(shard, sent) == ["forged"]
+    assert shard.position.producers[P].seq == 5
+
+
+def test_an_op_copied_from_the_gradients_log_is_a_counted_no_op() -> None:
+    shard = born()
+    quarantine = record(op("quarantine", 2, {"producer": P.hex()}), 1)
+    feed(shard, [quarantine, record(op("barrier", 3), 2)])
+    plan = shard.screen([replace(quarantine, offset=3)])
+    assert (plan.op, dict(plan.counts), plan.rejected) == (None, {"duplicate": 1}, [])
+    assert shard.position.op == 3

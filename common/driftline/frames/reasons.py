@@ -26,7 +26,10 @@ class Reason(StrEnum):
     UNDECODABLE = "undecodable", "not a frame: header, metadata or tensors break the format"
     SCHEMA = "schema", "a schema version that this release does not read"
     UNKNOWN_TYPE = "unknown_type", "a frame of a type that this release does not know"
-    FORGED = "forged", "a signature that is wrong, or an op that does not come from the router"
+    FORGED = (
+        "forged",
+        "a signature that is wrong or of another group, or an op that does not come from the router",
+    )
 
     # Well-formed, but too large for the table, or (before decoding) for any.
     OVERSIZED = "oversized", "more bytes than the table's `max_frame`, or than any frame may have"
@@ -52,6 +55,10 @@ class Reason(StrEnum):
 
     # Ops.
     BAD_OP = "bad_op", "an op whose body makes no sense"
+    REPLAYED_OP = (
+        "replayed_op",
+        "a request that is in the ops log already, or was signed for another place in it",
+    )
     BAD_SPEC = "bad_spec", "a table spec that is wrong, or changes what is fixed for a table's life"
     UNSUPPORTED = (
         "unsupported",

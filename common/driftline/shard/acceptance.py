@@ -7,6 +7,8 @@ number whether it is applied, stale or rejected; a forged one uses up nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,19 +27,35 @@ from driftline.frames.events import (
     Upsert,
 )
 from driftline.frames.reasons import Reason
-from driftline.ids import shard_of
+from driftline.ids import INGEST_PRODUCERS, shard_of
 from driftline.shard.position import Position
 from driftline.shard.spec import DROP, MACHINE_VERSION, TableSpec
 
 
-def advance_time(position: Position, timestamp: int, ttl: int) -> tuple[list[bytes], list[int]]:
+@dataclass(frozen=True, slots=True)
+class Aged:
+    """What the passing of log time has changed in a position."""
+
+    forgotten: list[bytes]  # producers
+    kept: list[bytes]  # producers that were as old, and count as heard of now
+    rows: list[int]  # ids whose restore is forgotten
+
+
+def advance_time(position: Position, timestamp: int, ttl: int) -> Aged:
     """Move log time on and forget who has been silent for longer than `ttl` milliseconds.
 
-    Returns the producers and the restored ids that were forgotten.
+    Ingest partitions are never forgotten: their router starts from the begin of the topic when
+    Redis has lost its position, however long ago that was forwarded. They are given the log time
+    at hand instead, so that one costs a step per `ttl`, not one per record.
     """
     position.time = max(position.time, timestamp)
     oldest = position.time - ttl
-    return list(position.producers.forget_silent(oldest)), position.restored.end(oldest)
+    silent = position.producers.forget_silent(oldest)
+    kept = [name for name in silent if name in INGEST_PRODUCERS]
+    for name in kept:
+        position.producers.set(name, silent[name].epoch, silent[name].seq, position.time)
+    forgotten = [name for name in silent if name not in INGEST_PRODUCERS]
+    return Aged(forgotten, kept, position.restored.end(oldest))
 
 
 def take_seq(position: Position, event: Gradient | Upsert | Delete) -> bool:

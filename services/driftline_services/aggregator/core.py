@@ -57,7 +57,7 @@ class Aggregator:
         servers = redis if isinstance(redis, Servers) else Servers.by_connect({ONLY: redis})
         self._catalogue, self._limits, self._share = catalogue, limits, limits
         self._homes = Homes(servers, log, keyring)
-        self._router = Router(log, group, keyring, catalogue.tables, Placement(servers, placement))
+        self.router = Router(log, group, keyring, catalogue.tables, Placement(servers, placement))
         self.ingest = IngestRouter(group, log, keyring, catalogue, servers.aside, ingest_incarnation)
         self._name = uuid.uuid4().hex
         self._takeovers = 0
@@ -118,7 +118,7 @@ class Aggregator:
         if batch.topic == topics.ops(self._group):
             for record in batch.records:
                 await self._catalogue.note(record)
-                await self._router.forward(record)
+                await self.router.forward(record)
             self._running.hint(batch.tp, batch.next)
             return
         if self._is_ingest(batch.tp):
@@ -214,7 +214,9 @@ class Aggregator:
         seen = await self._homes.ops_seen(self._catalogue.tables)
         begin = (await self._log.bounds(topics.ops(self._group), 0)).begin
         start = resume_offset(self._catalogue.tables, seen)
-        return begin if start is None else max(start, begin)
+        start = begin if start is None else max(start, begin)
+        await self.router.begin(start)
+        return start
 
     async def _ingest_start(self, tp: TopicPartition) -> int | None:
         try:

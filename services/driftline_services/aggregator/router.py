@@ -2,13 +2,16 @@
 
 Invariant: op n is acknowledged in every partition before op n+1 is sent to any.
 A router that starts again repeats ops, which shards recognise by their number;
-two routers at once do no harm, because each keeps that order.
+two routers at once do no harm, because each keeps that order. A request is carried
+out once, however often it is in the ops log: all routers judge that from the log alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -18,6 +21,7 @@ from driftline import topics
 from driftline.errors import ConfigError, FrameError
 from driftline.frames.events import (
     BARRIER,
+    GROUP,
     MOVE,
     QUARANTINE,
     RESTORE_ROWS,
@@ -31,7 +35,8 @@ from driftline.frames.reasons import Reason
 from driftline.ids import OPS_PRODUCER, shard_of
 from driftline.log import Log, Outgoing, Record
 from driftline.ops.catalogue import Born
-from driftline.ops.requests import op_number, read_op
+from driftline.ops.requests import Asked, op_number, read_op
+from driftline.ops.window import SPAN, RequestWindow
 from driftline.shard.acceptance import check_move
 from driftline.shard.plan import Rejected
 from driftline.shard.spec import TableSpec
@@ -40,6 +45,7 @@ from driftline_services.aggregator.dead_letters import dead_letter
 from driftline_services.aggregator.placing import Placement
 
 _logger = logging.getLogger(__name__)
+_WAIT = 10.0
 FORWARDED = frozenset({SPEC, BARRIER, QUARANTINE, RESTORE_ROWS, MOVE})
 OF_ONE_TABLE = frozenset({RESTORE_ROWS, MOVE})
 
@@ -70,14 +76,33 @@ class Router:
     ) -> None:
         self._log, self._group, self._keyring, self._tables = log, group, keyring, tables
         self._placement = placement
+        self._window = RequestWindow()
+        self.refused: Counter[str] = Counter()  # requests by reason
+
+    async def begin(self, start: int) -> None:
+        """Learn which requests are in the log before `start`, the offset of the next to be forwarded."""
+        self._window = RequestWindow()
+        topic = topics.ops(self._group)
+        bounds = await self._log.bounds(topic, 0)
+        end = min(start, bounds.end)  # a start behind the end of the log stops the worker elsewhere
+        reader = self._log.reader(topic, 0, min(max(bounds.begin, start - SPAN), end))
+        try:
+            while reader.position < end:
+                for record in await reader.read(wait=_WAIT):
+                    if record.offset < end:
+                        with contextlib.suppress(FrameError):  # dead letters already
+                            self._judge(record)
+        finally:
+            await reader.close()
 
     async def forward(self, record: Record) -> None:
         """Forward the op in `record`, or put it with the refused ones. Waits out an absent log."""
         try:
-            op = read_op(record, self._keyring)
+            op = self._judge(record).op
             targets = await self._targets(op, record.offset)
         except (FrameError, ConfigError) as error:
             reason = error.reason if isinstance(error, FrameError) else Reason.BAD_SPEC
+            self.refused[reason] += 1
             letter = dead_letter(self._group, 0, Rejected(record, reason, str(error)))
             _logger.warning("op at %s/%d refused: %s", topics.ops(self._group), record.offset, error)
             await append(self._log, topics.refused_ops(self._group), 0, [letter])
@@ -89,6 +114,11 @@ class Router:
             )
         )
         _logger.info("op %d (%s) forwarded to %d shards", op_number(record.offset), op.kind, len(targets))
+
+    def _judge(self, record: Record) -> Asked:
+        asked = read_op(record, self._keyring, self._group)
+        self._window.check(asked, record.offset)
+        return asked
 
     async def _targets(self, op: Op, offset: int) -> list[Op]:
         if op.kind not in FORWARDED:
@@ -145,7 +175,7 @@ class Router:
             await self._log.create_topic(name, spec.shards)
 
     def _signed(self, frame: Op) -> Outgoing:
-        value = write_event(frame)
+        value = write_event(frame, more={GROUP: self._group})
         event_id = f"op/{frame.origin.seq}/{frame.shard}"
         headers = cloud_event(frame.kind, f"group/{self._group}", event_id)
         return Outgoing(value, None, (*headers, *self._keyring.sign(value)))

@@ -186,7 +186,8 @@ class ShardRunner:
         self._shard.apply(plan, fetched)
         self._shard.cache.trim(self._limits.cache_bytes)
         if plan.rejected:
-            letters = [dead_letter(self._table, self._index, item) for item in plan.rejected]
+            gen = self._shard.position.gen
+            letters = [dead_letter(self._table, self._index, item, gen) for item in plan.rejected]
             await append(self._log, topics.dead_letters(self._table), self._index, letters)
         self.progress.stats.add(plan)
 

@@ -18,6 +18,7 @@ from driftline.metrics import (
     INGEST_FORWARDED,
     INGEST_LAG,
     INGEST_REFUSED,
+    OPS_REFUSED,
     OWNED_SHARDS,
     Sample,
     ShardFigures,
@@ -72,6 +73,8 @@ class Status:
             yield INGEST_LAG.sample(lag(end, position), partition)
         for partition, count in sorted(ingest.forwarded.items()):
             yield INGEST_FORWARDED.sample(count, partition)
+        for reason, count in sorted(self._aggregator.router.refused.items()):
+            yield OPS_REFUSED.sample(count, reason)
         for reason, count in sorted(ingest.refused.items()):
             yield INGEST_REFUSED.sample(count, reason)
 
