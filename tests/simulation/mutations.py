@@ -111,9 +111,9 @@ def marker_before_its_states_are_acknowledged(patch: Patch) -> None:
 
 
 def published_too_early(patch: Patch) -> None:
-    def offer(self: Updates, states: Any, next_offset: int, log_bytes: int) -> None:
+    def offer(self: Updates, states: Any, next_offset: int) -> None:
         self.published = next_offset
-        real(self, states, next_offset, log_bytes)
+        real(self, states, next_offset)
 
     real = Updates.offer
     patch.setattr(Updates, "offer", offer)

@@ -14,6 +14,7 @@ from driftline.errors import FrameError
 from driftline.frames.events import Op, Origin, read_event, write_event
 from driftline.frames.headers import Keyring, cloud_event
 from driftline.frames.reasons import Reason
+from driftline.frames.unreadable import check_readable
 from driftline.ids import OPS_PRODUCER
 from driftline.log import Outgoing, Record
 from driftline.shard.screen import MAX_FRAME
@@ -42,6 +43,7 @@ def request(
 
 def read_op(record: Record, keyring: Keyring) -> Op:
     """Return the op asked for by a record of the ops topic. Raises FrameError."""
+    check_readable(record.headers)
     event = read_event(record.value, limit=MAX_FRAME)
     if (
         not isinstance(event, Op)

@@ -20,6 +20,7 @@ from driftline.errors import FrameError, LogUnavailableError, UnknownTopicError
 from driftline.frames.events import Gradient, Origin, Upsert, write_event
 from driftline.frames.headers import Keyring, cloud_event
 from driftline.frames.reasons import Reason
+from driftline.frames.unreadable import check_readable
 from driftline.ids import producer_id
 from driftline.ingest import frames_of, parse_message
 from driftline.log import MAX_RECORD_BYTES, Log, Outgoing, Record, record_size
@@ -135,6 +136,7 @@ class IngestRouter:
 
     async def _frames(self, partition: int, record: Record) -> list[tuple[Gradient | Upsert, Outgoing]]:
         """Return the frames of a message, none of which a shard refuses for its size. Raises FrameError."""
+        check_readable(record.headers)
         message = parse_message(record.value)
         spec = await self._spec(message.table)
         origin = Origin(ingest_producer(partition), self._incarnation, record.offset)

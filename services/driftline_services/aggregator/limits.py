@@ -11,7 +11,7 @@ class Limits:
 
     cache_bytes: int = 512 << 20  # over all shards of a worker
     flush_bytes: int = 8 << 20  # per shard: dirty rows that may pile up before applying waits for a commit
-    publish_window: int = 16 << 20  # gradients log, in bytes
+    publish_window: int = 16 << 20  # per shard: states committed, not yet published
     mark_after: float = 0.5  # seconds idle before `published` is written on its own
 
     def shared_by(self, shards: int) -> Limits:
