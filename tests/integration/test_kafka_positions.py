@@ -16,6 +16,8 @@ import pytest
 
 from driftline import TableSpec, topics
 from driftline.errors import PartitionCountError
+from driftline.frames.events import BARRIER
+from driftline.ops.requests import request
 from driftline.servers.local import free_ports
 from tests.integration.deployment import KAFKA, Deployment, Floats, Worker, bits, pushed
 from tests.support import kafka_admin
@@ -172,3 +174,24 @@ def test_a_shard_whose_records_expire_before_it_has_read_them_stops_and_the_othe
             "the other shard of the table goes on",
             seconds=20,
         )
+
+
+def test_ops_pass_a_table_by_whose_topic_was_deleted_and_say_so(scene: Scene) -> None:
+    deployment, ops = scene.deployment, topics.ops(scene.deployment.group)
+    with deployment.worker() as worker:
+        until(lambda: "'ready'" in readiness(deployment), "the worker is ready", seconds=30)
+        kafka_admin.delete(deployment.log_url, scene.topic)
+        op = request(BARRIER, deployment.group, {"kind": "version"}, bytes(16), deployment.keyring)
+        number = deployment.append(ops, 0, op) + 1
+        wait_for(worker, deployment, f"topic {scene.topic} does not exist")
+        until(
+            lambda: all(int(deployment.position(scene.other, shard)[b"op"]) == number for shard in range(2)),
+            "the other table has the op",
+            seconds=30,
+        )
+        with deployment.client() as client:  # the next op is not held up either
+            client.create_table(deployment.spec())
+        (letter,) = deployment.records(topics.refused_ops(deployment.group), 0)
+        assert dict(letter.headers)["dl-reason"] == b"no_topic"
+        kafka_admin.create(deployment.log_url, scene.topic, scene.hit.shards)
+        until(lambda: "does not exist" not in readiness(deployment), "the topic is seen again", seconds=30)

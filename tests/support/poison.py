@@ -65,7 +65,9 @@ def compressed(body: bytes, codec: int) -> bytes:
             ]
             return head + b"".join(struct.pack(">i", len(block)) + block for block in blocks)
         case expanding.LZ4:
-            return bytes(cramjam.lz4.compress(body))
+            packer = cramjam.lz4.Compressor(content_checksum=False, block_linked=False)  # all a broker reads
+            packer.compress(body)
+            return bytes(packer.finish())
         case expanding.ZSTD:
             return bytes(cramjam.zstd.compress(body))
     return body

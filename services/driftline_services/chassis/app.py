@@ -20,7 +20,6 @@ from faust.types.transports import ConductorT, TransportT
 
 from driftline.errors import ConfigError
 from driftline.log.address import KafkaAddress, LocalAddress, parse_address
-from driftline.log.kafka.guarding import MAX_RECORDS
 from driftline.log.security import OPEN, KafkaSecurity
 from driftline_services.chassis.core import Chassis
 from driftline_services.chassis.handler import Handler
@@ -144,7 +143,6 @@ def make_app(
         broker_rebalance_timeout=chosen.rebalance_timeout,
         broker_request_timeout=chosen.request_timeout,
         broker_max_poll_interval=chosen.max_poll_interval,
-        broker_max_poll_records=MAX_RECORDS,
         worker_redirect_stdouts=False,
     )
 

@@ -23,7 +23,7 @@ from faust.transport.drivers import aiokafka as driver
 from mode import Service
 
 from driftline.log.base import Record
-from driftline.log.kafka.guarding import guard
+from driftline.log.kafka.guarding import MAX_RECORDS, guard
 from driftline_services.chassis.consumer import BatchConsumer
 from driftline_services.chassis.handler import Batch, TopicPartition
 from driftline_services.chassis.lanes import Delivery, Loss, not_in_the_log
@@ -133,7 +133,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     async def fetch(self, wanted: Wanted, timeout: float) -> Sequence[Delivery | Loss]:
         consumer = self._ensure_consumer()
         try:
-            records = await self._fetch_records(consumer, cast(Any, wanted), timeout)
+            records = await self._fetch_records(consumer, cast(Any, wanted), timeout, MAX_RECORDS)
         except OffsetOutOfRangeError as error:
             return self._losses(error.args[0])
         if not records:
