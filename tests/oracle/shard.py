@@ -110,6 +110,7 @@ class Shard:
         if vouched is False:
             return Outcome("dead letter", "forged")
         try:
+            wire.check_readable(record.headers)
             frame = wire.decode(record.value)
         except wire.UndecodableError:
             return Outcome("dead letter", "undecodable")
