@@ -138,7 +138,9 @@ class Shard:
         if frame.producer in self._quarantined:
             raise Rejected("quarantined")  # "a producer is shut out"
         table = check(frame, self._spec, self._shard)
-        if len(record.value) > table.max_frame:
+        # frames.md: "a delete weighs as if it carried its rows"
+        rows = 4 * table.dim * len(frame.ids) if frame.kind == "delete" else 0
+        if len(record.value) + rows > table.max_frame:
             raise Rejected("too_large")
         if frame.kind == "gradient":
             return self._gradient(frame, table)

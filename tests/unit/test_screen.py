@@ -149,7 +149,8 @@ def test_an_unreadable_record_is_refused_whoever_signed_it_and_uses_up_nothing(
     mark: tuple[str, bytes], reason: str
 ) -> None:
     shard = born()
-    for event in (gradient([A], 7), op("barrier", 2)):
+    events: list[Event] = [gradient([A], 7), op("barrier", 2)]
+    for event in events:
         good = record(event, shard.position.next)
         plan = shard.screen([replace(good, headers=(*good.headers, mark))])
         assert reasons(plan) == [reason]
@@ -158,7 +159,7 @@ def test_an_unreadable_record_is_refused_whoever_signed_it_and_uses_up_nothing(
 
 @pytest.mark.parametrize("most", [1, 3, 4, 100])
 def test_a_plan_ends_behind_the_record_that_names_enough_rows_and_the_result_is_the_same(most: int) -> None:
-    events = [gradient([A, B], 1), delete([A], 2), gradient([A, C], 3), delete([B, C], 4)]
+    events: list[Event] = [gradient([A, B], 1), delete([A], 2), gradient([A, C], 3), delete([B, C], 4)]
     records = [record(event, at) for at, event in enumerate(events, 1)]
     whole, piecemeal = born(), born()
     whole.apply(whole.screen(records), None)
