@@ -236,7 +236,7 @@ MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     publish_before_commit: frozenset({"published-uncommitted"}),
     ordinals_reused: frozenset({"position", "rows"}),
     marker_before_its_states_are_acknowledged: frozenset({"marker-early"}),
-    published_too_early: frozenset({"published-early"}),
+    published_too_early: frozenset({"published-early", "marker-early"}),  # markers wait for it
     lost_reply_taken_for_success: frozenset(
         {"position", "rows", "barrier", "marker-early", "published-uncommitted"}
     ),
