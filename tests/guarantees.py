@@ -244,6 +244,24 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
     ),
     Guarantee(
+        "Kafka records that the client library cannot unpack: header names that are not UTF-8, batches that decompress to hundreds of MiB",
+        "Refused with a reason, in bounded memory; shards, router, ingest and readers go on; an audit refuses the same.",
+        (
+            Shown(
+                "tests/integration/test_kafka_poison.py::test_a_gradient_with_a_header_name_that_is_not_text_is_refused_by_the_shard_and_by_the_audit"
+            ),
+            Shown(
+                "tests/integration/test_kafka_poison.py::test_an_op_with_a_header_name_that_is_not_text_is_refused_and_the_next_is_carried_out"
+            ),
+            Shown(
+                "tests/integration/test_kafka_poison.py::test_an_ingest_message_with_a_header_name_that_is_not_text_is_refused_and_the_next_forwarded"
+            ),
+            Shown(
+                "tests/integration/test_kafka_poison.py::test_a_batch_that_expands_to_hundreds_of_mebibytes_is_refused_and_costs_no_such_memory"
+            ),
+        ),
+    ),
+    Guarantee(
         "gradients that lead to NaN or infinity",
         "That row is left as it was and counted; the others of the frame are applied.",
         (
@@ -312,6 +330,23 @@ GUARANTEES: tuple[Guarantee, ...] = (
             Shown(
                 "tests/integration/test_kafka_positions.py::test_a_shard_whose_position_retention_overtook_says_which_records_are_lost"
             ),
+            Shown(
+                "tests/integration/test_kafka_positions.py::test_a_shard_whose_records_expire_before_it_has_read_them_stops_and_the_others_go_on",
+                "while it runs",
+            ),
+            Shown(
+                "tests/conformance/test_consumer_losses.py::test_a_log_cut_off_under_a_running_worker_costs_it_that_partition_only"
+            ),
+        ),
+    ),
+    Guarantee(
+        "a table's gradients topic is deleted",
+        "Ops pass the table by, are put with the refused ones, and reach the other tables; readiness names the table.",
+        (
+            Shown(
+                "tests/integration/test_kafka_positions.py::test_ops_pass_a_table_by_whose_topic_was_deleted_and_say_so"
+            ),
+            Shown("tests/unit/test_router.py::test_a_broker_that_is_away_is_waited_for_however_long", "unit"),
         ),
     ),
     Guarantee(

@@ -114,6 +114,7 @@ class Shard:
         if vouched is False:
             return Outcome("dead letter", "forged")
         try:
+            wire.check_readable(record.headers)
             frame = wire.decode(record.value)
         except wire.UndecodableError:
             return Outcome("dead letter", "undecodable")
@@ -153,7 +154,9 @@ class Shard:
         if frame.producer in self._quarantined:
             raise Rejected("quarantined")  # "a producer is shut out"
         table = check(frame, self._spec, self._shard)
-        if len(record.value) > table.max_frame:
+        # frames.md: "a delete weighs as if it carried its rows"
+        rows = 4 * table.dim * len(frame.ids) if frame.kind == "delete" else 0
+        if len(record.value) + rows > table.max_frame:
             raise Rejected("too_large")
         if frame.kind == "gradient":
             return self._gradient(frame, table)

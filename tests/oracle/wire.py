@@ -77,6 +77,12 @@ class Tensor:
     data: bytes
 
 
+def check_readable(headers: Sequence[tuple[str, bytes]]) -> None:
+    """frames.md: "A record with the header `dl-unreadable` is refused"."""
+    if any(name == "dl-unreadable" for name, _ in headers):
+        raise UndecodableError("unreadable")
+
+
 def signed(value: bytes, headers: Sequence[tuple[str, bytes]], keys: Mapping[str, bytes]) -> bool | None:
     """Tell whether the frame's mac is right; None when it carries none.
 

@@ -112,9 +112,9 @@ def marker_before_its_states_are_acknowledged(patch: Patch) -> None:
 
 
 def published_too_early(patch: Patch) -> None:
-    def offer(self: Updates, states: Any, next_offset: int, log_bytes: int) -> None:
+    def offer(self: Updates, states: Any, next_offset: int) -> None:
         self.published = next_offset
-        real(self, states, next_offset, log_bytes)
+        real(self, states, next_offset)
 
     real = Updates.offer
     patch.setattr(Updates, "offer", offer)
@@ -248,7 +248,7 @@ MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     publish_before_commit: frozenset({"published-uncommitted"}),
     ordinals_reused: frozenset({"position", "rows"}),
     marker_before_its_states_are_acknowledged: frozenset({"marker-early"}),
-    published_too_early: frozenset({"published-early"}),
+    published_too_early: frozenset({"published-early", "marker-early"}),  # markers wait for it
     lost_reply_taken_for_success: frozenset(
         {"position", "rows", "barrier", "marker-early", "published-uncommitted"}
     ),

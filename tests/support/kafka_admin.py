@@ -39,14 +39,19 @@ def expire(url: str, topic: str, partition: int, before: int) -> None:
 
 def recreate(url: str, topic: str, partitions: int) -> None:
     """Delete a topic and make an empty one of the same name."""
+    delete(url, topic)
+    create(url, topic, partitions)
 
-    async def delete() -> None:
+
+def delete(url: str, topic: str) -> None:
+    """Delete a topic and wait until nobody sees it."""
+
+    async def run() -> None:
         async with _admin(url) as admin:
             await admin.delete_topics([topic])
 
-    asyncio.run(delete())
+    asyncio.run(run())
     until(lambda: topic not in asyncio.run(_topics(url)), f"topic {topic} is gone")
-    create(url, topic, partitions)
 
 
 def create(url: str, topic: str, partitions: int) -> None:

@@ -132,6 +132,13 @@ def test_a_frame_may_be_exactly_as_large_as_the_policy_says() -> None:
     assert reason(acceptance.check_allowed, gradient([A], 1), limit + 1, Position(), TABLE) == "oversized"
 
 
+def test_a_delete_weighs_as_if_it_carried_its_rows() -> None:
+    wide = replace(TABLE, dim=64)
+    limit = wide.policy.max_frame
+    acceptance.check_allowed(delete([A, B], 1), limit - 2 * 64 * 4, Position(), wide)
+    assert reason(acceptance.check_allowed, delete([A, B], 1), limit - 511, Position(), wide) == "oversized"
+
+
 def test_a_quarantined_producer_is_shut_out_and_nobody_else() -> None:
     position = Position(quarantined={P: 3})
     assert reason(acceptance.check_allowed, gradient([A], 1), 100, position, TABLE) == "quarantined"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +13,11 @@ from driftline import topics
 from driftline.errors import LogUnavailableError
 from driftline.frames.events import BARRIER, RESTORE, RESTORE_ROWS, SPEC, Op, Origin, read_event, write_event
 from driftline.ids import OPS_PRODUCER, shard_of
-from driftline.log import Record
+from driftline.log import Outgoing, Record
 from driftline.ops.catalogue import Born, Catalogue
 from driftline.ops.requests import Signer
 from driftline_services.aggregator import appending
+from driftline_services.aggregator import router as router_module
 from driftline_services.aggregator.router import Router, resume_offset
 from tests.support.memory_log import MemoryLog
 from tests.support.samples import KEYRING, STRANGER, TABLE, P, u64
@@ -31,8 +34,8 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 class Rig:
     """An ops log with a catalogue and a router on it."""
 
-    def __init__(self) -> None:
-        self.log = MemoryLog()
+    def __init__(self, log: MemoryLog | None = None) -> None:
+        self.log = log or MemoryLog()
         self.log.partitions = {"default.ops": [[]], "default.ops.dlq": [[]]}
         self.catalogue = Catalogue(self.log, "default", KEYRING)
         self.router = Router(self.log, "default", KEYRING, self.catalogue.tables)
@@ -193,3 +196,103 @@ def test_a_router_resumes_at_the_first_op_that_some_shard_has_not_seen() -> None
     assert resume_offset(tables, seen) == 4  # users:2 has not even seen its birth
     assert resume_offset(tables, seen | {("users", 2): 9}) == 6
     assert resume_offset({}, {}) is None
+
+
+class Flaky(MemoryLog):
+    """A log that can be asked to be away."""
+
+    away = False
+
+    async def topics(self) -> Mapping[str, int]:
+        if self.away:
+            raise LogUnavailableError("no broker")
+        return await super().topics()
+
+    async def append(self, topic: str, partition: int, records: Sequence[Outgoing]) -> int:
+        if self.away:
+            raise LogUnavailableError("no broker")
+        return await super().append(topic, partition, records)
+
+
+class Ticking:
+    """A clock that goes on by a second each time it is asked."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.fixture
+async def flaky(monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """A rig whose router asks without waiting whether a topic is there."""
+    monkeypatch.setattr(router_module, "_PROMPT", 0.02)
+    monkeypatch.setattr(router_module, "_ASK_AGAIN", 0.001)
+    made = Rig(Flaky())
+    made.router = Router(made.log, "default", KEYRING, made.catalogue.tables, grace=10.0, now=Ticking())
+    for spec in (TABLE, USERS):
+        await made.ask(SPEC, spec.name, spec.to_json())
+    return made
+
+
+async def test_a_table_whose_topic_does_not_exist_is_passed_over_and_the_op_put_with_the_refused(
+    flaky: Rig,
+) -> None:
+    del flaky.log.partitions[topics.gradients("users")]
+    await flaky.ask(BARRIER, "default")
+    assert flaky.forwarded("items", 0)[-1].origin.seq == 3
+    assert flaky.refused() == ["no_topic"]
+    assert list(flaky.router.gone) == ["users"]
+    assert "users.gradients does not exist" in flaky.router.gone["users"]
+
+
+async def test_once_a_topic_is_known_not_to_exist_later_ops_do_not_wait_for_it(flaky: Rig) -> None:
+    del flaky.log.partitions[topics.gradients("users")]
+    await flaky.ask(BARRIER, "default")
+    flaky.router._now = lambda: pytest.fail("the grace is over")
+    await flaky.ask(BARRIER, "default")
+    assert flaky.forwarded("items", 1)[-1].origin.seq == 4
+    assert flaky.refused() == ["no_topic"] * 2
+
+
+async def test_a_topic_that_is_there_again_is_forwarded_to(flaky: Rig) -> None:
+    partitions = flaky.log.partitions.pop(topics.gradients("users"))
+    await flaky.ask(BARRIER, "default")
+    flaky.log.partitions[topics.gradients("users")] = partitions
+    await flaky.router.look_again()
+    assert flaky.router.gone == {}
+    await flaky.ask(BARRIER, "default")
+    assert [op.origin.seq for op in flaky.forwarded("users", 2)] == [2, 4]
+
+
+async def test_a_topic_that_comes_back_within_the_grace_is_waited_for(flaky: Rig) -> None:
+    partitions = flaky.log.partitions.pop(topics.gradients("users"))
+    flaky.router._grace = 1e9
+    asked = asyncio.ensure_future(flaky.ask(BARRIER, "default"))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    flaky.log.partitions[topics.gradients("users")] = partitions
+    await asked
+    assert [op.origin.seq for op in flaky.forwarded("users", 0)] == [2, 3]
+    assert flaky.refused() == []
+
+
+async def test_a_broker_that_is_away_is_waited_for_however_long(flaky: Rig) -> None:
+    assert isinstance(flaky.log, Flaky)
+    clock = Ticking()
+    flaky.router._now = clock
+    flaky.log.away = True
+    asked = asyncio.ensure_future(flaky.ask(BARRIER, "default"))
+    async with asyncio.timeout(0.5):
+        while not asked.done() and len(flaky.log.batches) < 3:
+            await asyncio.sleep(0.01)
+            clock.now += 100.0
+            if clock.now > 1000.0:
+                break
+    assert not asked.done()
+    flaky.log.away = False
+    await asked
+    assert flaky.forwarded("users", 0)[-1].origin.seq == 3
+    assert flaky.refused() == []

@@ -10,6 +10,8 @@ import pytest
 from driftline.errors import StateError
 from driftline.frames.events import Event, Origin, write_event
 from driftline.frames.headers import MAC
+from driftline.frames.reasons import Reason
+from driftline.frames.unreadable import unreadable
 from driftline.ids import OPS_PRODUCER, lsn
 from driftline.log import Record
 from driftline.shard.machine import Shard
@@ -134,6 +136,45 @@ def test_a_forged_or_undecodable_frame_uses_up_nothing(kind: str) -> None:
         "truncated"
     ]
     assert (shard.position.op, dict(shard.position.producers), plan.op) == (1, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("mark", "reason"),
+    [
+        (unreadable(Reason.BAD_HEADER, b"\xff=1"), "bad_header"),
+        (unreadable(Reason.OVERSIZED, b"a batch"), "oversized"),
+        (("dl-unreadable", b"forged by a client"), "bad_header"),
+    ],
+)
+def test_an_unreadable_record_is_refused_whoever_signed_it_and_uses_up_nothing(
+    mark: tuple[str, bytes], reason: str
+) -> None:
+    shard = born()
+    events: list[Event] = [gradient([A], 7), op("barrier", 2)]
+    for event in events:
+        good = record(event, shard.position.next)
+        plan = shard.screen([replace(good, headers=(*good.headers, mark))])
+        assert reasons(plan) == [reason]
+    assert (shard.position.op, dict(shard.position.producers), shard.position.next) == (1, {}, 3)
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 100])
+def test_a_plan_ends_behind_the_record_that_names_enough_rows_and_the_result_is_the_same(most: int) -> None:
+    events: list[Event] = [gradient([A, B], 1), delete([A], 2), gradient([A, C], 3), delete([B, C], 4)]
+    records = [record(event, at) for at, event in enumerate(events, 1)]
+    whole, piecemeal = born(), born()
+    whole.apply(whole.screen(records), None)
+    rest, sizes = records, []
+    while rest:
+        plan = piecemeal.screen(rest, most)
+        piecemeal.apply(plan, None)
+        sizes.append(plan.counts["rows"])
+        rest = rest[plan.consumed :]
+    assert max(sizes) <= most + 1
+    assert piecemeal.position.fields() == whole.position.fields()
+    ids = np.array([A, B, C], np.uint64)
+    assert piecemeal.states_of(ids).rows.tobytes() == whole.states_of(ids).rows.tobytes()
+    assert piecemeal.states_of(ids).lsn.tolist() == whole.states_of(ids).lsn.tolist()
 
 
 def test_an_op_signed_with_a_foreign_key_is_forged() -> None:

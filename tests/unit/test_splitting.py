@@ -169,7 +169,9 @@ def test_frames_cover_the_ids_fit_the_limit_and_rise_per_shard(calls: list[tuple
             check(upsert_frames(SENDER, sequence, ids, values, state), rows, seqs)
         else:
             sequence.more(None)
-            check(delete_frames(SENDER, sequence, ids), rows, seqs)
+            deletes = delete_frames(SENDER, sequence, ids)
+            check(deletes, rows, seqs)
+            assert all(len(frame.ids) * WIDE.dim * 4 <= WIDE.policy.max_frame for frame in deletes)
 
 
 def test_a_push_of_nothing_makes_no_frame_and_still_counts_as_a_step() -> None:

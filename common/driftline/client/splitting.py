@@ -187,9 +187,12 @@ def upsert_frames(
 
 
 def delete_frames(sender: Sender, sequence: Sequence, ids: NDArray[np.uint64]) -> list[Delete]:
-    """Return the frames that delete distinct sorted `ids`."""
+    """Return the frames that delete distinct sorted `ids`.
+
+    Cut as if they carried the rows: whoever applies them has these in memory all at once.
+    """
     spec = sender.spec
-    cut = list(_cut(spec, ids, 8))
+    cut = list(_cut(spec, ids, 8 + 4 * spec.dim))
     first = sequence.take(_parts(cut))
     return [
         Delete(spec.name, shard, Origin(sender.producer, sender.epoch, first + part), ids[at])

@@ -19,6 +19,7 @@ from driftline.frames.events import GROUP, Op, Origin, event_of, natural, write_
 from driftline.frames.headers import Keyring, cloud_event
 from driftline.frames.reasons import Reason
 from driftline.frames.tensors import decode
+from driftline.frames.unreadable import check_readable
 from driftline.ids import OPS_PRODUCER
 from driftline.log import Outgoing, Record
 from driftline.shard.screen import MAX_FRAME
@@ -74,6 +75,7 @@ def op_number(offset: int) -> int:
 
 def read_op(record: Record, keyring: Keyring, group: str) -> Asked:
     """Return the op asked for by a record of the ops topic of `group`. Raises FrameError."""
+    check_readable(record.headers)
     frame = decode(record.value, limit=MAX_FRAME)
     event = event_of(frame)
     if (

@@ -81,6 +81,13 @@ def check_allowed(event: Gradient | Upsert | Delete, size: int, position: Positi
     """Raise FrameError if the event's producer is shut out or the frame does not fit the table."""
     if size > spec.policy.max_frame:
         raise FrameError(Reason.OVERSIZED, f"{size} bytes, the table takes frames of {spec.policy.max_frame}")
+    if isinstance(event, Delete) and size + 4 * spec.dim * len(event.ids) > spec.policy.max_frame:
+        # it is applied whole, and each of its rows is fetched and published: it weighs as an upsert would
+        raise FrameError(
+            Reason.OVERSIZED,
+            f"a delete of {len(event.ids)} rows of {4 * spec.dim} bytes, as many as the table's frames of "
+            f"{spec.policy.max_frame} bytes cannot carry: delete fewer at once",
+        )
     if event.origin.producer in position.quarantined:
         raise FrameError(Reason.QUARANTINED, f"producer {event.origin.producer.hex()} is shut out")
     if isinstance(event, Gradient):

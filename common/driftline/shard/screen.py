@@ -18,6 +18,7 @@ from driftline.frames.headers import KEY_ID, MAC, Keyring
 from driftline.frames.reasons import Reason
 from driftline.frames.states import UPSERT_CAUSE
 from driftline.frames.tensors import decode
+from driftline.frames.unreadable import check_readable
 from driftline.ids import OPS_PRODUCER, lsn, shard_of
 from driftline.log.base import Record
 from driftline.shard import acceptance
@@ -55,12 +56,12 @@ class Screen:
         self._changed, self._forgotten = set(), set()
         return changed, sorted(forgotten)
 
-    def run(self, records: Sequence[Record]) -> Plan:
-        """Judge `records` up to and including the first accepted op.
+    def run(self, records: Sequence[Record], max_rows: int) -> Plan:
+        """Judge `records` up to and including the first accepted op, or the one that reaches `max_rows` rows.
 
         Raises StateError, with the position untouched, at a first record that cannot be judged here.
         """
-        plan, frames = Plan(), list[tuple[Record, Gradient]]()
+        plan, frames, rows = Plan(), list[tuple[Record, Gradient]](), 0
         last: Record | None = None
         for record in records:
             plan.consumed += 1
@@ -73,6 +74,7 @@ class Screen:
                 if isinstance(event, Op) or not self._take_seq(event):
                     plan.counts["duplicate"] += 1
                 else:
+                    rows += len(event.ids)
                     self._accept(event, record, plan, frames)
             except FrameError as error:
                 self.advance(record)
@@ -83,6 +85,8 @@ class Screen:
                 plan.consumed -= 1  # what came before stands; the next call starts here and raises
                 break
             last = record
+            if rows >= max_rows:
+                break
         if last is not None:
             self._position.next, self._position.fp = last.offset + 1, fingerprint(last)
         self._close(frames, plan)
@@ -102,6 +106,7 @@ class Screen:
         self._forgotten.update(b"r:%d" % row for row in aged.rows)
 
     def _read(self, record: Record) -> Event:
+        check_readable(record.headers)
         signed = any(name in (KEY_ID, MAC) for name, _ in record.headers)
         if signed and not self._keyring.verifies(record.value, record.headers):
             raise FrameError(Reason.FORGED, "the signature is not one of this deployment")

@@ -20,6 +20,7 @@ from driftline.errors import FrameError, LogUnavailableError, PositionError, Unk
 from driftline.frames.events import GROUP, Gradient, Origin, Upsert, write_event
 from driftline.frames.headers import Keyring, cloud_event
 from driftline.frames.reasons import Reason
+from driftline.frames.unreadable import check_readable
 from driftline.ids import MAX_INGEST_PARTITIONS, ingest_producer
 from driftline.ingest import frames_of, parse_message
 from driftline.log import MAX_RECORD_BYTES, Log, Outgoing, Record, record_size
@@ -136,6 +137,7 @@ class IngestRouter:
 
     async def _frames(self, partition: int, record: Record) -> list[tuple[Gradient | Upsert, Outgoing]]:
         """Return the frames of a message, none of which a shard refuses for its size. Raises FrameError."""
+        check_readable(record.headers)
         message = parse_message(record.value)
         spec = await self._spec(message.table)
         origin = Origin(ingest_producer(partition), self._incarnation, record.offset)
