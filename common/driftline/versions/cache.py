@@ -178,7 +178,7 @@ class MappedObject:
             self._map[at : at + len(data)] = data
             return
         view = memoryview(data)
-        while len(view):  # never through the map: a full disk would end the process
+        while view:  # never through the map: a full disk would end the process
             done = os.pwrite(self._handle, view, at)
             at, view = at + done, view[done:]
 

@@ -19,9 +19,9 @@ from driftline.errors import (
     ObjectMissingError,
     ObjectStoreUnavailableError,
     RetryError,
-    UnknownVersionError,
     VersionRaceError,
 )
+from driftline.versions.collecting import retire
 from driftline.versions.documents import read_plain
 from driftline.versions.labels import head
 from driftline.versions.manifest import (
@@ -84,7 +84,9 @@ def commit(repository: Repository, draft: Draft) -> Manifest:
         return _already(repository, draft, known)
     if draft.base and draft.base != (parent.version if parent is not None else ""):
         repository.manifest(draft.base)  # raises if it was removed: its rows may go at any time
-    own = [key for table in draft.tables.values() for part in table.parts for key in _own_keys(part, draft.txn)]
+    own = [
+        key for table in draft.tables.values() for part in table.parts for key in _own_keys(part, draft.txn)
+    ]
     repository.put_held(own)
     if repository.age_of(own) > repository.grace / 2:
         raise DeltaError(
@@ -222,12 +224,10 @@ def _own_keys(part: PartManifest, txn: str) -> list[str]:
 
 def _still_there(repository: Repository, manifest: Manifest) -> None:
     """Take a version back that took so long that its objects may have been collected."""
-    from driftline.versions.collecting import retire
-
     gone = [key for key in manifest.objects() if repository.store.head(key) is None]
     if gone:
         try:
             retire(repository, [manifest.version])
-        except (DriftlineError, UnknownVersionError) as error:
+        except DriftlineError as error:
             _logger.error("%s lacks %s and could not be taken back: %s", manifest.version, gone[0], error)
         raise DeltaError(f"{manifest.version} took too long and lost {gone[0]}: seal the version again")

@@ -83,7 +83,10 @@ def remove_tag(repository: Repository, name: str) -> None:
 
 def create_branch(repository: Repository, name: str, at: str) -> None:
     """Make a branch that begins at version `at`. Raises VersionHeldError if the name is taken."""
-    if name == MAIN or read_register(repository.store, f"branches/{checked_label('branch', name)}") is not None:
+    if (
+        name == MAIN
+        or read_register(repository.store, f"branches/{checked_label('branch', name)}") is not None
+    ):
         raise VersionHeldError(f"branch {name!r} exists, or existed: its versions still carry the name")
     if name in tags(repository):
         raise VersionHeldError(f"branch {name!r}: a tag is called so")

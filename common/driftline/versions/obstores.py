@@ -54,7 +54,9 @@ def open_store(url: str, options: Mapping[str, str] | None = None) -> ObjectStor
         if parts.scheme == "file":
             path = Path(unquote(parts.path))
             if parts.netloc or not path.is_absolute():
-                raise ConfigError(f"object store {url!r}: file:// takes an absolute path, file:///var/versions")
+                raise ConfigError(
+                    f"object store {url!r}: file:// takes an absolute path, file:///var/versions"
+                )
             return LocalObjects(path)
         if parts.scheme == "memory":
             return ObstoreObjects(MemoryStore(), "memory://")
@@ -133,7 +135,7 @@ class ObstoreObjects:
         except ObjectMissingError:
             return
 
-    def local_path(self, key: str) -> Path | None:  # noqa: ARG002
+    def local_path(self, key: str) -> Path | None:
         """Objects are no files here."""
         return None
 
@@ -196,7 +198,7 @@ class LocalObjects(ObstoreObjects):
 def _write_through(path: Path, data: bytes) -> None:
     with path.open("xb", buffering=0) as file:
         view = memoryview(data)
-        while len(view):
+        while view:
             view = view[file.write(view) :]
         os.fsync(file.fileno())
 

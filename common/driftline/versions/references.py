@@ -45,7 +45,9 @@ def parse_reference(text: str) -> Reference:
     """Return the reference in `text`; `x~` is `x~1`. Raises InputError."""
     found = _REFERENCE.fullmatch(text)
     if found is None:
-        raise InputError(f"reference {text!r}: [TABLE@]VERSION|BRANCH|TAG|latest|TIME[~N], e.g. items@V-N-1.2")
+        raise InputError(
+            f"reference {text!r}: [TABLE@]VERSION|BRANCH|TAG|latest|TIME[~N], e.g. items@V-N-1.2"
+        )
     back = int(found["back"] or 1) if "~" in text else 0
     return Reference(found["table"], found["base"], back)
 

@@ -54,7 +54,9 @@ def read_register(store: ObjectStore, folder: str) -> Entry | None:
     return Entry(number_of(keys[0]), read_plain(keys[0], store.get(keys[0]))) if keys else None
 
 
-def write_register(store: ObjectStore, folder: str, before: Entry | None, value: Mapping[str, object]) -> None:
+def write_register(
+    store: ObjectStore, folder: str, before: Entry | None, value: Mapping[str, object]
+) -> None:
     """Replace the value `before`. Raises VersionRaceError if somebody else has replaced it.
 
     After ObjectStoreUnavailableError the value is the old or the new one; writing again is safe.
@@ -66,7 +68,9 @@ def write_register(store: ObjectStore, folder: str, before: Entry | None, value:
         store.create(key, data)
     except ObjectExistsError:
         if store.get(key) != data:  # else it is ours: a reply was lost on the way
-            raise VersionRaceError(f"{folder} was changed by somebody else just now; look and try again") from None
+            raise VersionRaceError(
+                f"{folder} was changed by somebody else just now; look and try again"
+            ) from None
 
 
 def older_entries(keys: list[str]) -> list[str]:

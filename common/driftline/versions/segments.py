@@ -46,7 +46,9 @@ class SegmentData:
     dead_lsn: NDArray[np.uint64]  # (m,)
 
 
-def write_segment(key: str, table: str, part: int, version: str, data: SegmentData) -> tuple[SegmentRef, Sealed]:
+def write_segment(
+    key: str, table: str, part: int, version: str, data: SegmentData
+) -> tuple[SegmentRef, Sealed]:
     """Return a segment and how a manifest lists it. It holds at least one row or tombstone."""
     metadata = {"type": "segment", "table": table, "part": str(part), "version": version, "tier": EXACT}
     sealed = seal(

@@ -8,6 +8,7 @@ way to write. Keys are made of letters, digits and `._-`, in folders.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,3 +81,13 @@ def checked_name(what: str, name: str) -> str:
     if len(name) > 100 or not _NAME.fullmatch(name):
         raise InputError(f"{what} {name!r}: 1 to 100 letters, digits, '_', '-', or '.' between them")
     return name
+
+
+def store_now(store: ObjectStore) -> float:
+    """Return the time by the store's clock: ages of objects are differences of that clock alone."""
+    key = f"probe/{uuid.uuid4().hex}"
+    store.create(key, b"now")
+    info = store.head(key)
+    store.delete([key])
+    assert info is not None, "it was made just now"
+    return info.modified
