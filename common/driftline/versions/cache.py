@@ -119,6 +119,10 @@ class MappedObject:
         begin = self._begins[name]
         self.need_bytes(begin + starts * stride, begin + ends * stride)
 
+    def check(self) -> None:
+        """Verify every page. Raises DamagedObjectError."""
+        self.need_bytes(np.array([0]), np.array([self.ref.body]))
+
     def need_bytes(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
         """Make sure that the bytes in each [start, end) are here and unharmed."""
         some = ends > starts
@@ -154,7 +158,7 @@ class MappedObject:
     def _wrong(self, pages: NDArray[np.int64]) -> NDArray[np.int64]:
         view, body, crc32 = memoryview(self._map), self.ref.body, zlib.crc32
         found = [crc32(view[at : min(at + PAGE, body)]) for at in (pages * PAGE).tolist()]
-        return pages[np.array(found, np.uint32) != self._sums[pages]]
+        return np.asarray(pages[np.array(found, np.uint32) != self._sums[pages]])
 
     def _fetch(self, pages: NDArray[np.int64]) -> None:
         breaks = np.flatnonzero(np.diff(pages) > _GAP) + 1

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from driftline.errors import DamagedObjectError, ObjectMissingError, StoreFormatError
+from driftline.versions.cache import ObjectCache
 from driftline.versions.documents import read_plain
 from driftline.versions.fragments import FOLDER as FRAGMENTS
 from driftline.versions.manifest import Manifest, PartManifest, part_objects, read_manifest, read_part
-from driftline.versions.owners import OwnerMap
 from driftline.versions.pages import ObjectRef
 from driftline.versions.parts import PartReader
 from driftline.versions.registers import read_registers
@@ -72,9 +72,7 @@ class _Check:
             if not kind.startswith("m-") or version in tombs:
                 continue
             try:
-                self._manifests[version] = read_manifest(
-                    key, store.get(key)
-                )  # the newest revision comes last
+                self._manifests[version] = read_manifest(key, store.get(key))  # newest last
             except (DamagedObjectError, ObjectMissingError, StoreFormatError) as error:
                 yield _of(error)
         for version, manifest in self._manifests.items():
@@ -107,9 +105,7 @@ class _Check:
         base = self._manifests.get(manifest.base)
         for name, table in manifest.tables.items():
             if table.graph is not None:
-                yield from self._whole(
-                    table.graph.key, lambda ref=table.graph: _read_all(self._repository, ref)
-                )
+                yield from self._object(table.graph)
             for shard, part in enumerate(table.parts):
                 earlier = base.tables[name] if base is not None and name in base.tables else None
                 before = earlier.parts[shard] if earlier is not None and shard < len(earlier.parts) else None
@@ -135,14 +131,11 @@ class _Check:
     def _part(self, where: str, part: PartManifest, dim: int, state_size: int) -> Iterator[Finding]:
         cache = self._repository.cache
         for entry in part.segments:
-            yield from self._whole(
-                entry.ref.key, lambda each=entry: _check_segment(Segment(cache, each), each)
-            )
+            yield from self._whole(entry.ref.key, partial(_check_segment, cache, entry))
         for chunk in part.dictionary:
-            yield from self._whole(chunk.ref.key, lambda each=chunk: _read_all(self._repository, each.ref))
+            yield from self._object(chunk.ref)
         if part.owners is not None:
-            owners = part.owners
-            yield from self._whole(owners.ref.key, lambda: OwnerMap(cache, owners).check())
+            yield from self._object(part.owners.ref)
         if any(ref.key in self._bad for ref in part_objects(part)):
             return  # said already; what it does to each version that needs it would be noise
         try:
@@ -158,6 +151,9 @@ class _Check:
             yield Finding(
                 "count", where, "live rows have different ids", str(live), str(len(np.unique(named)))
             )
+
+    def _object(self, ref: ObjectRef) -> Iterator[Finding]:
+        yield from self._whole(ref.key, lambda: self._repository.cache.open(ref).check())
 
     def _whole(self, key: str, check: Callable[[], object]) -> Iterator[Finding]:
         if key in self._done:
@@ -191,8 +187,9 @@ class _Check:
         return isinstance(until, int | float) and until <= self._repository.now()
 
 
-def _check_segment(segment: Segment, entry: SegmentRef) -> None:
-    segment.check()
+def _check_segment(cache: ObjectCache, entry: SegmentRef) -> None:
+    cache.open(entry.ref).check()
+    segment = Segment(cache, entry)
     ordinals, dead = segment.ordinals.astype(np.int64), segment.dead.astype(np.int64)
     counts = f"{entry.rows} rows, {entry.dead} tombstones"
     found = f"{len(ordinals)} rows, {len(dead)} tombstones"
@@ -205,10 +202,6 @@ def _check_segment(segment: Segment, entry: SegmentRef) -> None:
         raise DamagedObjectError(
             entry.ref.key, "its ordinals", f"{entry.first} to {entry.last}", f"{both.min()} to {both.max()}"
         )
-
-
-def _read_all(repository: Repository, ref: ObjectRef) -> None:
-    repository.cache.open(ref).need_bytes(np.array([0]), np.array([ref.body]))
 
 
 def _of(error: DamagedObjectError | ObjectMissingError | StoreFormatError) -> Finding:

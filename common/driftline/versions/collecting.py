@@ -72,7 +72,7 @@ def plan_collection(repository: Repository) -> Plan:
     try:
         needed, damaged = _needed(repository, sizes, now)
     except ObjectMissingError as error:
-        needed, damaged = set(old), (error.key,)
+        needed, damaged = set(old), [error.key]
     marked = {key: size for key, size in old.items() if key not in needed}
     if damaged:
         return Plan((), 0, marked, now, None, tuple(damaged))
@@ -123,12 +123,11 @@ def _needed(repository: Repository, objects: Mapping[str, float], now: float) ->
         if tomb in objects and now - objects[tomb] > repository.grace:
             needed.add(tomb)
             continue
+        newest_key = manifest_key(version, rev)
         # a revision that was replaced serves readers that opened it, for a grace period
         for each in range(rev + 1):
             key = manifest_key(version, each)
-            if each < rev and (
-                key not in objects or now - objects[manifest_key(version, rev)] > repository.grace
-            ):
+            if each < rev and (key not in objects or now - objects.get(newest_key, now) > repository.grace):
                 continue
             try:
                 manifest = repository.read_manifest(version, each)

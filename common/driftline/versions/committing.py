@@ -32,6 +32,7 @@ from driftline.versions.manifest import (
     PartManifest,
     TableManifest,
     manifest_key,
+    part_objects,
     write_manifest,
 )
 from driftline.versions.naming import VersionName, checked_scenario, major_names, minor_names
@@ -90,8 +91,8 @@ def commit(repository: Repository, draft: Draft) -> Manifest:
     repository.put_held(own)
     if repository.age_of(own) > repository.grace / 2:
         raise DeltaError(
-            f"the objects of {draft.txn} were put more than {repository.grace / 2:.0f} s ago and may be collected: "
-            "seal the version again"
+            f"the objects of {draft.txn} were put more than {repository.grace / 2:.0f} s ago and may be "
+            "collected: seal the version again"
         )
     committed = _create(repository, draft, parent)
     repository.settle(own)
@@ -125,9 +126,10 @@ def _already(repository: Repository, draft: Draft, known: Manifest | None) -> Ma
     if found is not None:
         return found
     parent = draft.parents[0] if draft.parents else "nothing"
+    now = known.version if known is not None else "nothing"
     raise VersionRaceError(
-        f"branch {draft.branch} is at {known.version if known is not None else 'nothing'}, not at {parent}: another "
-        f"writer has continued it; begin again from its head"
+        f"branch {draft.branch} is at {now}, not at {parent}: another writer has continued it; begin again "
+        "from its head"
     )
 
 
@@ -154,8 +156,8 @@ def _create(repository: Repository, draft: Draft, parent: Manifest | None) -> Ma
                     return taken
                 if (taken.branch, taken.parents) == (draft.branch, draft.parents):
                     raise VersionRaceError(
-                        f"{version} on branch {draft.branch} was committed by another writer ({taken.writer or taken.txn}); "
-                        "begin again from there"
+                        f"{version} on branch {draft.branch} was committed by another writer "
+                        f"({taken.writer or taken.txn}); begin again from there"
                     )
             break
         else:
@@ -217,9 +219,8 @@ def _named(table: TableManifest, txn: str, version: str) -> TableManifest:
 
 
 def _own_keys(part: PartManifest, txn: str) -> list[str]:
-    owners = [part.owners.ref.key] if part.owners is not None else []
-    keys = [each.ref.key for each in (*part.segments, *part.dictionary)]
-    return [key for key in [*keys, *owners] if key.rpartition("/")[2].startswith(f"{txn}-")]
+    keys = [ref.key for ref in part_objects(part)]
+    return [key for key in keys if key.rpartition("/")[2].startswith(f"{txn}-")]
 
 
 def _still_there(repository: Repository, manifest: Manifest) -> None:

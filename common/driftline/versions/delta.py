@@ -158,8 +158,8 @@ class DeltaBuffer:
 
     def _grow_file(self, size: int, stride: int) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._directory, prefix="driftline-delta-")
-            self._file.write(memoryview(np.ascontiguousarray(self._values[: self._count])).cast("B"))
+            self._file = tempfile.TemporaryFile(dir=self._directory, prefix="driftline-delta-")  # noqa: SIM115
+            self._file.write(self._values[: self._count].tobytes())
             self._file.flush()
         # given blocks now: a full disk must be an error here, not a signal when a page is written
         os.posix_fallocate(self._file.fileno(), 0, size * stride)

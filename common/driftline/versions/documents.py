@@ -46,7 +46,8 @@ def unpack(key: str, data: bytes) -> bytes:
     if data[: len(_MAGIC)] != _MAGIC:
         if data.startswith(b"driftline/") and data[:_HEAD].isascii() and data[_HEAD - 1 : _HEAD] == b"\n":
             raise StoreFormatError(
-                f"object {key} is of format {data[: len(_MAGIC)].decode().strip()}; this release reads driftline/1: upgrade it"
+                f"object {key} is of format {data[: len(_MAGIC)].decode().strip()}; this release reads "
+                "driftline/1: upgrade it"
             )
         raise DamagedObjectError(key, "its beginning", repr(_MAGIC), repr(data[: len(_MAGIC)]))
     expected, packed = data[len(_MAGIC) : _HEAD - 1], data[_HEAD:]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from driftline.errors import DeltaError, ObjectExistsError
-from driftline.versions.manifest import PartManifest, read_part, write_part
+from driftline.versions.manifest import PartManifest, part_objects, read_part, write_part
 from driftline.versions.repository import Repository
 from driftline.versions.stores import checked_name, store_now
 
@@ -22,10 +22,7 @@ def put_fragment(
 ) -> PartManifest:
     """Publish a shard that was sealed for `txn`; return the one in force, which may be another's."""
     key = _key(txn, table, part)
-    repository.put_held(
-        [each.ref.key for each in (*sealed.segments, *sealed.dictionary)]
-        + ([sealed.owners.ref.key] if sealed.owners is not None else [])
-    )
+    repository.put_held([ref.key for ref in part_objects(sealed)])
     try:
         repository.store.create(key, write_part(sealed))
     except ObjectExistsError:

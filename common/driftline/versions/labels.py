@@ -83,14 +83,12 @@ def remove_tag(repository: Repository, name: str) -> None:
 
 def create_branch(repository: Repository, name: str, at: str) -> None:
     """Make a branch that begins at version `at`. Raises VersionHeldError if the name is taken."""
-    if (
-        name == MAIN
-        or read_register(repository.store, f"branches/{checked_label('branch', name)}") is not None
-    ):
+    folder = f"branches/{checked_label('branch', name)}"
+    if name == MAIN or read_register(repository.store, folder) is not None:
         raise VersionHeldError(f"branch {name!r} exists, or existed: its versions still carry the name")
     if name in tags(repository):
         raise VersionHeldError(f"branch {name!r}: a tag is called so")
-    _point(repository, f"branches/{name}", at)
+    _point(repository, folder, at)
 
 
 def remove_branch(repository: Repository, name: str) -> None:

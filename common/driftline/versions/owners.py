@@ -83,10 +83,6 @@ class OwnerMap:
         pages = [self._page(page) for page in range(len(self._offsets) - 1)]
         return np.concatenate(pages) if pages else np.zeros(0, np.uint16)
 
-    def check(self) -> None:
-        """Verify every page. Raises DamagedObjectError."""
-        self._object.need_bytes(np.array([0]), np.array([self._entry.ref.body]))
-
     def _page(self, page: int) -> NDArray[np.uint16]:
         found = self._pages.get(page)
         if found is None:

@@ -248,11 +248,12 @@ def open_repository(
     body = read_plain("format.json", data)
     if body.get("kind") != "versions" or body.get("format") != FORMAT:
         raise StoreFormatError(
-            f"{store.url} holds {body.get('kind')} of format {body.get('format')}; this release reads versions of "
-            f"format {FORMAT}: upgrade, or use another folder"
+            f"{store.url} holds {body.get('kind')} of format {body.get('format')}; this release reads "
+            f"versions of format {FORMAT}: upgrade, or use another folder"
         )
     if body.get("group") != group:
         raise StoreFormatError(
-            f"{store.url} holds the versions of group {body.get('group')!r}, not of {group!r}: give each group a folder"
+            f"{store.url} holds the versions of group {body.get('group')!r}, not of {group!r}: give each "
+            "group a folder of its own"
         )
     return Repository(store, group, ObjectCache(store, cache, cache_bytes), now=now, grace=grace)

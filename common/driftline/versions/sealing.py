@@ -67,8 +67,9 @@ def seal_part(
     rows = before.rows + changes.births - len(changes.dead)
     if "rows" in place.position and place.number("rows") != rows:
         raise DeltaError(
-            f"{spec.table}:{spec.part}: the position at the barrier says {place.number('rows')} rows, the states "
-            f"collected since {before.rows} make {rows}: updates are missing; begin again from the last version"
+            f"{spec.table}:{spec.part}: the position at the barrier says {place.number('rows')} rows, the "
+            f"states collected since {before.rows} make {rows}: updates are missing; begin again from the "
+            "last version"
         )
     segments, dictionary = list(before.segments), before.dictionary
     if delta is not None:
@@ -117,10 +118,10 @@ def _changes(spec: PartSpec, before: PartManifest, delta: DeltaBuffer | None, ca
     places = places[np.argsort(index.ordinals[places], kind="stable")]
     twice = np.flatnonzero(np.diff(index.ordinals[places].astype(np.int64)) == 0)
     if len(twice):
-        both = index.ids[places[twice[0] : twice[0] + 2]]
+        both = places[twice[0] : twice[0] + 2]
         raise DeltaError(
-            f"{spec.table}:{spec.part}: ids {both[0]} and {both[1]} share ordinal {index.ordinals[places[twice[0]]]}: "
-            "the updates are of two tables; begin again from the last version"
+            f"{spec.table}:{spec.part}: ids {index.ids[both[0]]} and {index.ids[both[1]]} share ordinal "
+            f"{index.ordinals[both[0]]}: updates of two tables; begin again from the last version"
         )
     new = alive & ~same_life
     return _Changes(

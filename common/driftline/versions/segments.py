@@ -46,11 +46,9 @@ class SegmentData:
     dead_lsn: NDArray[np.uint64]  # (m,)
 
 
-def write_segment(
-    key: str, table: str, part: int, version: str, data: SegmentData
-) -> tuple[SegmentRef, Sealed]:
+def write_segment(key: str, table: str, part: int, txn: str, data: SegmentData) -> tuple[SegmentRef, Sealed]:
     """Return a segment and how a manifest lists it. It holds at least one row or tombstone."""
-    metadata = {"type": "segment", "table": table, "part": str(part), "version": version, "tier": EXACT}
+    metadata = {"type": "segment", "table": table, "part": str(part), "txn": txn, "tier": EXACT}
     sealed = seal(
         key,
         metadata,
@@ -65,7 +63,7 @@ def write_segment(
     )
     ends = [int(each) for some in (data.ordinals, data.dead) if len(some) for each in (some[0], some[-1])]
     return (
-        SegmentRef(sealed.ref, len(data.ordinals), len(data.dead), min(ends), max(ends), version),
+        SegmentRef(sealed.ref, len(data.ordinals), len(data.dead), min(ends), max(ends), txn),
         sealed,
     )
 
@@ -114,10 +112,6 @@ class Segment:
         """Return the optimizer state of these ranks, (n, s)."""
         self._object.need("state", at, at + 1)
         return np.asarray(self._object.frame.tensors["state"][at])
-
-    def check(self) -> None:
-        """Verify every page. Raises DamagedObjectError."""
-        self._object.need_bytes(np.array([0]), np.array([self.entry.ref.body]))
 
     @property
     def width(self) -> tuple[int, int]:
