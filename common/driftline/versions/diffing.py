@@ -41,8 +41,8 @@ def diff(before: TableReader, after: TableReader) -> Iterator[PartDiff]:
     old, new = before.table, after.table
     if (old.dim, old.state_size, before.shards) != (new.dim, new.state_size, after.shards):
         raise InputError(
-            f"{before.name} has dim {old.dim} and {before.shards} shards in {before.manifest.version}, {new.dim} "
-            f"and {after.shards} in {after.manifest.version}: such rows cannot be compared"
+            f"{before.name} has dim {old.dim} and {before.shards} shards in {before.manifest.version}, "
+            f"{new.dim} and {after.shards} in {after.manifest.version}: such rows cannot be compared"
         )
     for shard in range(before.shards):
         yield part_diff(shard, before.part(shard), after.part(shard))
