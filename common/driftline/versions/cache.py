@@ -119,6 +119,11 @@ class MappedObject:
         begin = self._begins[name]
         self.need_bytes(begin + starts * stride, begin + ends * stride)
 
+    @property
+    def all_seen(self) -> bool:
+        """Whether every page has been read and verified."""
+        return bool(self._seen.all())
+
     def check(self) -> None:
         """Verify every page. Raises DamagedObjectError."""
         self.need_bytes(np.array([0]), np.array([self.ref.body]))

@@ -19,6 +19,7 @@ from driftline.errors import (
     ObjectMissingError,
     ObjectStoreUnavailableError,
     RetryError,
+    VersionHeldError,
     VersionRaceError,
 )
 from driftline.versions.collecting import retire
@@ -81,6 +82,8 @@ def commit(repository: Repository, draft: Draft) -> Manifest:
     began = repository.now()
     parent = _parent(repository, draft)
     known = head(repository, draft.branch)
+    if known is not None and known.txn == draft.txn:
+        return known
     if (known.version if known is not None else None) != (parent.version if parent is not None else None):
         return _already(repository, draft, known)
     if draft.base and draft.base != (parent.version if parent is not None else ""):
@@ -122,7 +125,7 @@ def _parent(repository: Repository, draft: Draft) -> Manifest | None:
 
 
 def _already(repository: Repository, draft: Draft, known: Manifest | None) -> Manifest:
-    found = known if known is not None and known.txn == draft.txn else find_commit(repository, draft)
+    found = find_commit(repository, draft)
     if found is not None:
         return found
     parent = draft.parents[0] if draft.parents else "nothing"
@@ -151,6 +154,8 @@ def _create(repository: Repository, draft: Draft, parent: Manifest | None) -> Ma
                         return manifest
                     repository.store.delete([manifest.key])  # the name died meanwhile
                     break
+            if taken == draft.txn:
+                raise VersionHeldError(f"{draft.txn} was committed as {version}, which was removed since")
             if isinstance(taken, Manifest):
                 if taken.txn == draft.txn:
                     return taken

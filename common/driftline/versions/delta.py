@@ -57,6 +57,17 @@ class DeltaBuffer:
         self._map: mmap.mmap | None = None
         self.clear(0)
 
+    def close(self) -> None:
+        """Give the file back, if there is one; the buffer is of no use afterwards."""
+        self._map = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self.close()
+
     def clear(self, floor: int) -> None:
         """Forget everything; from now on states with an LSN below `floor` are ignored (after a restore)."""
         self.floor = floor
@@ -67,10 +78,7 @@ class DeltaBuffer:
         self._lsn = np.empty(_FIRST, np.uint64)
         self._dead = np.empty(_FIRST, np.bool_)
         self._values = np.empty((_FIRST, self.dim + self.state_size), np.float32)
-        self._map = None
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self.close()
         self._touched = 0
 
     def __len__(self) -> int:

@@ -87,8 +87,9 @@ class ObstoreObjects:
 
     def create(self, key: str, data: bytes) -> None:
         """Make an object; see `ObjectStore.create`."""
+        checked_key(key)
         with self._named(key):  # in one request: a multipart upload could not be conditional
-            obstore.put(self._backend, checked_key(key), data, mode="create", use_multipart=False)
+            obstore.put(self._backend, key, data, mode="create", use_multipart=False)
 
     def get(self, key: str) -> bytes:
         """Return a whole object; see `ObjectStore.get`."""
