@@ -80,14 +80,13 @@ def commit(repository: Repository, draft: Draft) -> Manifest:
     """
     checked_name("txn", draft.txn)
     began = repository.now()
-    parent = _parent(repository, draft)
     known = head(repository, draft.branch)
     if known is not None and known.txn == draft.txn:
         return known
-    if (known.version if known is not None else None) != (parent.version if parent is not None else None):
+    if (known.version if known is not None else None) != (draft.parents[0] if draft.parents else None):
         return _already(repository, draft, known)
-    if draft.base and draft.base != (parent.version if parent is not None else ""):
-        repository.manifest(draft.base)  # raises if it was removed: its rows may go at any time
+    for other in {*draft.parents[1:], draft.base} - {"", *draft.parents[:1]}:
+        repository.manifest(other)  # raises if it was removed: its rows may go at any time
     own = [
         key for table in draft.tables.values() for part in table.parts for key in _own_keys(part, draft.txn)
     ]
@@ -97,7 +96,7 @@ def commit(repository: Repository, draft: Draft) -> Manifest:
             f"the objects of {draft.txn} were put more than {repository.grace / 2:.0f} s ago and may be "
             "collected: seal the version again"
         )
-    committed = _create(repository, draft, parent)
+    committed = _create(repository, draft, known)
     repository.settle(own)
     if repository.now() - began > repository.grace / 2:
         _still_there(repository, committed)
@@ -117,11 +116,6 @@ def find_commit(repository: Repository, draft: Draft) -> Manifest | None:
         if isinstance(taken, Manifest) and taken.txn == draft.txn:
             return taken
     return None
-
-
-def _parent(repository: Repository, draft: Draft) -> Manifest | None:
-    parents = [repository.manifest(each) for each in draft.parents]
-    return parents[0] if parents else None
 
 
 def _already(repository: Repository, draft: Draft, known: Manifest | None) -> Manifest:
