@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,14 +82,8 @@ def test_a_long_listing_is_whole(store: ObjectStore) -> None:
     if isinstance(store, FakeObjects):
         pytest.skip("has no pages")
     keys = {f"a/{number}" for number in range(1100)}
-    threads = [
-        threading.Thread(target=lambda some=some: [store.create(key, b"") for key in some])
-        for some in (sorted(keys)[:550], sorted(keys)[550:])
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        pool.map(lambda key: store.create(key, b""), keys)
 
     assert {each.key for each in store.list("a")} == keys
     store.delete(sorted(keys))
@@ -148,7 +143,9 @@ def test_the_stores_clock_is_read_from_an_object(store: ObjectStore) -> None:
     assert list(store.list("")) == []
 
 
-def test_local_objects_are_on_disk_before_they_have_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_objects_are_on_disk_before_they_have_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store(f"file://{tmp_path}")
     events: list[str] = []
     fsync, link = os.fsync, os.link
@@ -183,7 +180,12 @@ def test_a_local_put_that_is_torn_leaves_no_object(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize(
     ("url", "message"),
-    [("ftp://x/y", "file://"), ("file://relative/path", "absolute"), ("/a/path", "file://"), ("s3://", "s3://")],
+    [
+        ("ftp://x/y", "file://"),
+        ("file://relative/path", "absolute"),
+        ("/a/path", "file://"),
+        ("s3://", "s3://"),
+    ],
 )
 def test_urls_that_name_no_store_are_refused(url: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -57,7 +57,7 @@ class FakeObjects:
         for key in keys:
             self.objects.pop(key, None)
 
-    def local_path(self, key: str) -> Path | None:  # noqa: ARG002
+    def local_path(self, key: str) -> Path | None:
         return None
 
 
@@ -117,7 +117,7 @@ class FaultyObjects:
             self._fail(", ".join(keys))
         self.inner.delete(keys)
 
-    def local_path(self, key: str) -> Path | None:  # noqa: ARG002
+    def local_path(self, key: str) -> Path | None:
         return None
 
     def _read(self, key: str) -> None:

@@ -63,9 +63,7 @@ class Live:
         self.forget_changes()
 
     def forget_changes(self) -> None:
-        self.deltas = {
-            name: [DeltaBuffer(DIM, STATE) for _ in range(self.count)] for name in self.shards
-        }
+        self.deltas = {name: [DeltaBuffer(DIM, STATE) for _ in range(self.count)] for name in self.shards}
 
     def upsert(self, ids: Iterable[int], table: str = "items") -> None:
         """Give each id a new row, by one record per shard."""
@@ -82,7 +80,13 @@ class Live:
         }
 
     def draft(
-        self, repository: Repository, txn: str, parent: Manifest | None, *, base: Manifest | None = None, **more: object
+        self,
+        repository: Repository,
+        txn: str,
+        parent: Manifest | None,
+        *,
+        base: Manifest | None = None,
+        **more: object,
     ) -> Draft:
         """Seal what changed since `base` (the parent, unless given) into a draft."""
         tables = self.sealed(repository, txn, base or parent, repository.put)

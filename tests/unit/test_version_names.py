@@ -115,7 +115,7 @@ def test_times_are_utc_unless_they_say_otherwise() -> None:
 
 @pytest.fixture
 def repository() -> Repository:
-    """main: V-R-1.0, V-R-1.1, V-R-1.2, ten seconds apart; exp from V-R-1.0: V-W-1.0; tag release on V-R-1.1."""
+    """main: V-R-1.0 to V-R-1.2, ten seconds apart; exp from V-R-1.0: V-W-1.0; release is V-R-1.1."""
     clock = Clock()
     repository = opened(FakeObjects(clock), clock)
     live = Live()

@@ -40,9 +40,9 @@ from driftline.versions import (
     plan_collection,
     put_fragment,
     read_fragments,
+    removable,
     remove_branch,
     remove_tag,
-    removable,
     retire,
     set_tag,
     tags,
@@ -70,7 +70,9 @@ def repository(store: FakeObjects, clock: Clock) -> Repository:
 
 def stored_rows(manifest: Manifest) -> int:
     """Rows in the segments that a version needs."""
-    return sum(each.rows for table in manifest.tables.values() for part in table.parts for each in part.segments)
+    return sum(
+        each.rows for table in manifest.tables.values() for part in table.parts for each in part.segments
+    )
 
 
 # -- differential storage [EM10]
@@ -299,7 +301,9 @@ def test_the_same_txn_commits_once(repository: Repository, store: FakeObjects, c
     assert repository.listing().names() == ["V-R-1.0", "V-R-1.1"]
 
 
-def test_the_same_txn_is_found_even_when_its_version_was_removed(repository: Repository, clock: Clock) -> None:
+def test_the_same_txn_is_found_even_when_its_version_was_removed(
+    repository: Repository, clock: Clock
+) -> None:
     live = Live()
     draft = live.draft(repository, "op-1", None)
     first = commit(repository, draft)
@@ -315,7 +319,9 @@ def test_the_same_txn_is_found_even_when_its_version_was_removed(repository: Rep
     assert repository.listing().names() == ["V-R-1.1"]
 
 
-def test_a_second_writer_of_a_branch_is_told(repository: Repository, store: FakeObjects, clock: Clock) -> None:
+def test_a_second_writer_of_a_branch_is_told(
+    repository: Repository, store: FakeObjects, clock: Clock
+) -> None:
     live, other = Live(), Live()
     first = live.commit(repository, "op-0", None)
     mine, theirs = live.draft(repository, "op-1", first), other.draft(repository, "op-1b", first)
@@ -330,7 +336,8 @@ def test_two_runs_that_race_for_a_name_get_one_each(repository: Repository) -> N
     for branch in ("web", "mobile"):
         create_branch(repository, branch, root.version)
     versions = [
-        Live().commit(repository, f"op-{branch}", root, branch=branch, scenario="W") for branch in ("web", "mobile")
+        Live().commit(repository, f"op-{branch}", root, branch=branch, scenario="W")
+        for branch in ("web", "mobile")
     ]
 
     assert [each.version for each in versions] == ["V-W-1.0", "V-W-2.0"]
@@ -425,7 +432,9 @@ def test_fragments_of_several_instances_become_one_version(store: FakeObjects, c
 def test_of_two_fragments_of_a_shard_the_first_is_in_force(repository: Repository) -> None:
     live = Live()
     live.upsert([1])
-    first, second = (live.sealed(repository, "op-1", None, repository.put)["items"].parts[0] for _ in range(2))
+    first, second = (
+        live.sealed(repository, "op-1", None, repository.put)["items"].parts[0] for _ in range(2)
+    )
 
     assert put_fragment(repository, "op-1", "items", 0, first) == first
     assert put_fragment(repository, "op-1", "items", 0, second) == first
@@ -433,7 +442,13 @@ def test_of_two_fragments_of_a_shard_the_first_is_in_force(repository: Repositor
 
 def test_fragments_that_are_too_old_are_not_built_on(repository: Repository, clock: Clock) -> None:
     live = Live()
-    put_fragment(repository, "op-1", "items", 0, live.sealed(repository, "op-1", None, repository.put)["items"].parts[0])
+    put_fragment(
+        repository,
+        "op-1",
+        "items",
+        0,
+        live.sealed(repository, "op-1", None, repository.put)["items"].parts[0],
+    )
     clock.time += GRACE / 2 + 1
 
     with pytest.raises(DeltaError, match="drop and write them again"):
@@ -459,13 +474,14 @@ def test_a_backup_in_memory_is_read_like_a_version_and_becomes_part_of_one(
 
     tables = live.sealed(repository, "op-3", backup, repository.hold)
     draft = Draft("op-3", "R", tables, parents=(first.version,))
-    repository.put_held([key for key in replace(first, tables=tables).objects()])
     version = commit(repository, draft)
 
     assert read_contents(opened(store, clock), version) == live.contents()
 
 
-def test_attachments_are_kept_with_the_version_and_checked(repository: Repository, store: FakeObjects) -> None:
+def test_attachments_are_kept_with_the_version_and_checked(
+    repository: Repository, store: FakeObjects
+) -> None:
     dense = repository.attach(b"weights")
     version = Live().commit(repository, "op-1", None, attachments={"dense": dense})
     key = version.attachments["dense"].key
@@ -501,7 +517,9 @@ def test_a_diff_names_what_changed_was_added_and_removed(repository: Repository)
     assert all((each.distance > 0).all() for each in found)
 
 
-def test_a_diff_reads_no_row_that_did_not_change(repository: Repository, store: FakeObjects, clock: Clock) -> None:
+def test_a_diff_reads_no_row_that_did_not_change(
+    repository: Repository, store: FakeObjects, clock: Clock
+) -> None:
     live = Live(shards=1)
     live.upsert(range(3000))
     first = live.commit(repository, "op-1", None)
@@ -521,11 +539,14 @@ def test_a_row_written_again_with_the_same_bits_is_no_difference(repository: Rep
     live = Live(shards=1)
     live.upsert([1])
     first = live.commit(repository, "op-1", None)
-    live.deltas["items"][0].add(
-        States("items", 0, *(np.array([value], kind) for value, kind in ((1, "<u8"), (0, "<u4"), (9, "<u8"))),
-               *(np.frombuffer(each, np.float32)[None] for each in live.shards["items"][0].rows[1][2:]),
-               np.array([2], np.uint8))
-    )  # fmt: skip
+    _, _, row, state = live.shards["items"][0].rows[1]
+    again = replace(
+        states([1], 9, 0.0),
+        ordinals=np.zeros(1, np.uint32),
+        rows=np.frombuffer(row, np.float32)[None],
+        state=np.frombuffer(state, np.float32)[None],
+    )
+    live.deltas["items"][0].add(again)
     second = live.commit(repository, "op-2", first)
 
     (found,) = diff(*(TableReader(repository.cache, each, "items") for each in (first, second)))
@@ -539,7 +560,9 @@ def test_versions_of_two_lines_are_compared_by_id(repository: Repository) -> Non
     root = live.commit(repository, "op-0", None)
     create_branch(repository, "exp", root.version)
     fork = Live()
-    fork.shards = {name: [replace(each, rows=dict(each.rows)) for each in shards] for name, shards in live.shards.items()}
+    fork.shards = {
+        name: [replace(each, rows=dict(each.rows)) for each in shards] for name, shards in live.shards.items()
+    }
     live.upsert([100, 1])
     fork.upsert([200, 100])
     main, exp = live.commit(repository, "op-1", root), fork.commit(repository, "op-2", root, branch="exp")
@@ -766,8 +789,10 @@ def test_a_missing_object_is_named_and_the_rest_stays_readable(
     assert sum(len(block) for block in reader.blocks(1)) == len(live.shards["items"][1].rows)
 
 
-def test_a_torn_manifest_is_no_version_to_build_on(repository: Repository, store: FakeObjects, clock: Clock) -> None:
-    live, (_, second, last) = three(repository)
+def test_a_torn_manifest_is_no_version_to_build_on(
+    repository: Repository, store: FakeObjects, clock: Clock
+) -> None:
+    _, (_, second, last) = three(repository)
     data, modified = store.objects[last.key]
     store.objects[last.key] = (data[: len(data) // 2], modified)
     again = opened(store, clock)
@@ -779,7 +804,7 @@ def test_a_torn_manifest_is_no_version_to_build_on(repository: Repository, store
 
 
 def test_a_gap_in_the_log_is_found(repository: Repository, store: FakeObjects, clock: Clock) -> None:
-    live, (_, _, last) = three(repository)
+    _, (_, _, last) = three(repository)
     table = last.tables["items"]
     part = replace(table.parts[0], begin=table.parts[0].begin + 1)
     forged = replace(last, tables={"items": replace(table, parts=(part, *table.parts[1:]))})

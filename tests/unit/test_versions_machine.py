@@ -88,7 +88,11 @@ class VersionStore(RuleBasedStateMachine):
         if each.begun is None:
             self.txn += 1
             each.begun = each.live.draft(
-                self.repositories[writer], f"op-{self.txn}", each.at, branch=each.branch, scenario=self.scenario(each)
+                self.repositories[writer],
+                f"op-{self.txn}",
+                each.at,
+                branch=each.branch,
+                scenario=self.scenario(each),
             )
 
     @rule(writer=WRITER)
@@ -207,7 +211,9 @@ class VersionStore(RuleBasedStateMachine):
     def compare(self, one: int, other: int) -> None:
         before, after = self.version(one), self.version(other)
         repository = self.repositories[0]
-        readers = [TableReader(repository.cache, repository.manifest(each), "items") for each in (before, after)]
+        readers = [
+            TableReader(repository.cache, repository.manifest(each), "items") for each in (before, after)
+        ]
         parts = list(diff(*readers))
         old, new = self.contents[before]["items"], self.contents[after]["items"]
         changed = {row for row in old.keys() & new.keys() if old[row][2:] != new[row][2:]}

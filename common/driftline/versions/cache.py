@@ -109,6 +109,17 @@ class MappedObject:
         self.need(name, np.array([0]), np.array([len(view)]))
         return view
 
+    def rows(self, name: str, at: NDArray[np.int64]) -> Array:
+        """Return rows of a tensor, checked, as a copy."""
+        view = self.frame.tensors[name]
+        stride = view.strides[0] if len(view) and view.size else 0
+        first = (self._begins[name] + at * stride) // PAGE
+        last = (self._begins[name] + at * stride + (stride - 1)) // PAGE
+        # a call per segment and tensor: the usual case, all seen before, has to be short
+        if stride > PAGE or (stride and not (self._seen[first].all() and self._seen[last].all())):
+            self.need(name, at, at + 1)
+        return np.asarray(view[at])
+
     def need(self, name: str, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
         """Make sure that rows [start, end) of a tensor are here and unharmed.
 
@@ -219,6 +230,8 @@ class ObjectCache:
                 return found
         opened = MappedObject(self.store, ref, self._file(ref.key), self._held.get(ref.key))
         with self._lock:
+            if ref.key in self._open and self._open[ref.key].ref == ref:
+                return self._open[ref.key]  # another thread was faster
             self._open[ref.key] = opened
             self._bytes += ref.size
             while self._bytes > self._limit and len(self._open) > 1:

@@ -30,13 +30,12 @@ from driftline.versions.manifest import (
     MAIN,
     Attachment,
     Manifest,
-    PartManifest,
     TableManifest,
     manifest_key,
     part_objects,
     write_manifest,
 )
-from driftline.versions.naming import VersionName, checked_scenario, major_names, minor_names
+from driftline.versions.naming import VersionName, checked_scenario, is_version_name, major_names, minor_names
 from driftline.versions.repository import Repository
 from driftline.versions.stores import checked_name
 
@@ -87,17 +86,16 @@ def commit(repository: Repository, draft: Draft) -> Manifest:
         return _already(repository, draft, known)
     for other in {*draft.parents[1:], draft.base} - {"", *draft.parents[:1]}:
         repository.manifest(other)  # raises if it was removed: its rows may go at any time
-    own = [
-        key for table in draft.tables.values() for part in table.parts for key in _own_keys(part, draft.txn)
-    ]
-    repository.put_held(own)
-    if repository.age_of(own) > repository.grace / 2:
+    parts = [part for table in draft.tables.values() for part in table.parts]
+    keys = {ref.key for part in parts for ref in part_objects(part)}
+    repository.put_held(keys)
+    if repository.age_of(keys) > repository.grace / 2:
         raise DeltaError(
             f"the objects of {draft.txn} were put more than {repository.grace / 2:.0f} s ago and may be "
             "collected: seal the version again"
         )
     committed = _create(repository, draft, known)
-    repository.settle(own)
+    repository.settle(keys)
     if repository.now() - began > repository.grace / 2:
         _still_there(repository, committed)
     try:
@@ -190,7 +188,7 @@ def _manifest(draft: Draft, parent: Manifest | None, version: str, now: float) -
         branch=draft.branch,
         depth=parent.depth + 1 if parent is not None else 0,
         created=now,
-        tables={name: _named(table, draft.txn, version) for name, table in draft.tables.items()},
+        tables={name: _named(table, version) for name, table in draft.tables.items()},
         parents=draft.parents,
         base=draft.base or (draft.parents[0] if draft.parents else ""),
         op=draft.op,
@@ -203,23 +201,19 @@ def _manifest(draft: Draft, parent: Manifest | None, version: str, now: float) -
     )
 
 
-def _named(table: TableManifest, txn: str, version: str) -> TableManifest:
-    """Return a table whose segments of this txn carry the version's name."""
+def _named(table: TableManifest, version: str) -> TableManifest:
+    """Return a table whose new segments, this txn's and those of backups, carry the version's name."""
     parts = tuple(
         replace(
             part,
             segments=tuple(
-                replace(each, version=version) if each.version == txn else each for each in part.segments
+                each if is_version_name(each.version) else replace(each, version=version)
+                for each in part.segments
             ),
         )
         for part in table.parts
     )
     return replace(table, parts=parts)
-
-
-def _own_keys(part: PartManifest, txn: str) -> list[str]:
-    keys = [ref.key for ref in part_objects(part)]
-    return [key for key in keys if key.rpartition("/")[2].startswith(f"{txn}-")]
 
 
 def _still_there(repository: Repository, manifest: Manifest) -> None:

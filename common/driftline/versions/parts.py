@@ -130,16 +130,16 @@ class PartReader:
         rows = np.zeros((count, self.dim), np.float32)
         state = np.zeros((count, self.state_size), np.float32)
         order = np.argsort(at.segment, kind="stable")
-        places, starts = np.unique(at.segment[order], return_index=True)
-        for place, some in zip(places.tolist(), np.split(order, starts[1:]), strict=True):
-            if place < 0:
-                continue
-            segment, ranks = self.segment(place), at.rank[some]
-            lsn[some] = segment.lsns(ranks)
-            rows[some] = segment.rows(ranks)
-            if self.state_size:
-                state[some] = segment.state(ranks)
-        return Rows(ids, np.maximum(ordinals, 0).astype(np.uint32), lsn, rows, state)
+        segments, ranks = at.segment[order], at.rank[order]
+        starts = np.flatnonzero(np.diff(segments, prepend=ABSENT - 1))
+        ends = [*starts[1:].tolist(), count]
+        for place, start, end in zip(segments[starts].tolist(), starts.tolist(), ends, strict=True):
+            if place >= 0:
+                self.segment(place).take(ranks[start:end], lsn[start:end], rows[start:end], state[start:end])
+        back = np.empty_like(order)
+        back[order] = np.arange(count)
+        found = np.where(at.found, ordinals, 0).astype(np.uint32)
+        return Rows(ids, found, lsn[back], rows[back], state[back])
 
     def blocks(self, rows: int = 65_536) -> Iterator[Rows]:
         """Yield all live rows, at most `rows` at a time, in no order of ids.

@@ -74,6 +74,7 @@ class Segment:
     def __init__(self, cache: ObjectCache, entry: SegmentRef) -> None:
         self.entry = entry
         self._object: MappedObject = cache.open(entry.ref)
+        self._ready: NDArray[np.bool_] | None = None  # rows whose pages have all been verified
 
     @property
     def ordinals(self) -> NDArray[np.uint32]:
@@ -100,18 +101,34 @@ class Segment:
 
     def lsns(self, at: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Return the LSNs of the rows of these ranks."""
-        self._object.need("lsn", at, at + 1)
-        return np.asarray(self._object.frame.tensors["lsn"][at])
+        return self._object.rows("lsn", at)
 
     def rows(self, at: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows of these ranks, (n, d)."""
-        self._object.need("rows", at, at + 1)
-        return np.asarray(self._object.frame.tensors["rows"][at])
+        return self._object.rows("rows", at)
 
     def state(self, at: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the optimizer state of these ranks, (n, s)."""
-        self._object.need("state", at, at + 1)
-        return np.asarray(self._object.frame.tensors["state"][at])
+        return self._object.rows("state", at)
+
+    def take(
+        self,
+        at: NDArray[np.int64],
+        lsn: NDArray[np.uint64],
+        rows: NDArray[np.float32],
+        state: NDArray[np.float32],
+    ) -> None:
+        """Write the LSNs, rows and states of these ranks into contiguous arrays."""
+        tensors = self._object.frame.tensors
+        if self._ready is None:
+            self._ready = np.zeros(self.entry.rows, np.bool_)
+        if not self._ready[at].all():  # one look per row, where pages would take several
+            for name in ("lsn", "rows", "state"):
+                self._object.need(name, at, at + 1)
+            self._ready[at] = True
+        np.take(tensors["lsn"], at, 0, lsn, "clip")  # with "raise" numpy would buffer
+        np.take(tensors["rows"], at, 0, rows, "clip")
+        np.take(tensors["state"], at, 0, state, "clip")
 
     @property
     def width(self) -> tuple[int, int]:
