@@ -122,8 +122,8 @@ def test_a_version_costs_two_percent_more_than_its_rows_at_most(
         reads.append(time.perf_counter() - begin)
     with capsys.disabled():
         print(
-            f"\n1M x 64, {VERSIONS} versions of 2%: {each / 1e6:.3f} MB each, {each / changed:.4f} of its rows; "
-            f"commit p50 {np.median(seconds[1:]) * 1e3:.0f} ms; 1,000 ids at version {VERSIONS}: first "
+            f"\n1M x 64, {VERSIONS} versions of 2%: {each / 1e6:.3f} MB each, {each / changed:.4f} of its "
+            f"rows; commit p50 {np.median(seconds[1:]) * 1e3:.0f} ms; 1,000 ids at version {VERSIONS}: first "
             f"{reads[0] * 1e3:.1f} ms, then {min(reads[2:]) * 1e3:.1f} to {max(reads[2:]) * 1e3:.1f} ms"
         )
 

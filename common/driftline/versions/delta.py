@@ -24,7 +24,7 @@ from driftline.frames.states import TOMBSTONE, States
 from driftline.shard.dictionary import Dictionary
 
 _FIRST = 1024
-_GIVE_BACK = 32 << 20
+_GIVE_BACK = 64 << 20
 DEFAULT_MEMORY = 64 << 20
 
 
