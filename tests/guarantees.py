@@ -376,6 +376,58 @@ GUARANTEES: tuple[Guarantee, ...] = (
             ),
         ),
     ),
+    Guarantee(
+        "the object store fails at any operation of a commit, tag, rollback or collection: before it, after it, torn, reply lost, down",
+        "Others see the old state or the new one, whole; doing it again succeeds; two collections later nothing is left that nobody needs.",
+        (
+            Shown(
+                "tests/unit/test_versions_faults.py::test_a_fault_at_any_operation_leaves_the_old_state_or_the_new"
+            ),
+            Shown(
+                "tests/unit/test_versions_faults.py::test_a_fault_at_any_operation_of_a_collection_takes_nothing_that_is_needed"
+            ),
+            Shown(
+                "tests/integration/test_versions_s3.py::test_an_outage_fails_a_commit_and_the_same_draft_commits_afterwards",
+                "a real S3 server",
+            ),
+        ),
+    ),
+    Guarantee(
+        "the disk of a `file://` store is full, or a put is torn",
+        "The commit fails, the previous head stays.",
+        (
+            Shown(
+                "tests/unit/test_versions_faults.py::test_a_full_store_leaves_the_previous_head_and_names_the_object"
+            ),
+            Shown("tests/conformance/test_object_stores.py::test_a_local_put_that_is_torn_leaves_no_object"),
+            Shown(
+                "tests/conformance/test_object_stores.py::test_local_objects_are_on_disk_before_they_have_a_name",
+                "power cut",
+            ),
+        ),
+    ),
+    Guarantee(
+        "two writers continue one branch, or race for a name",
+        "One version each has its name; of two on one branch the second is told and commits nothing.",
+        (
+            Shown("tests/unit/test_versions.py::test_a_second_writer_of_a_branch_is_told"),
+            Shown("tests/unit/test_versions.py::test_two_runs_that_race_for_a_name_get_one_each"),
+            Shown("tests/conformance/test_object_stores.py::test_create_if_absent_is_atomic", "each backend"),
+        ),
+    ),
+    Guarantee(
+        "a byte of a stored version changes, or an object is lost",
+        "`fsck` and every read that touches it name the object, with the expected and the found checksum; the rest stays readable.",
+        (
+            Shown(
+                "tests/unit/test_versions_codecs.py::test_every_flipped_byte_of_every_object_is_found_by_fsck"
+            ),
+            Shown(
+                "tests/unit/test_versions_codecs.py::test_every_flipped_byte_is_found_by_a_read_that_touches_it"
+            ),
+            Shown("tests/unit/test_versions.py::test_a_missing_object_is_named_and_the_rest_stays_readable"),
+        ),
+    ),
 )
 
 

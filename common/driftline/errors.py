@@ -37,6 +37,12 @@ class StoreUnavailableError(RetryError):
     code = "store.unavailable"
 
 
+class ObjectStoreUnavailableError(RetryError):
+    """The object store did not answer, or could not write; the object may or may not be there."""
+
+    code = "objects.unavailable"
+
+
 class TimedOutError(RetryError):
     """Something waited for did not happen within the time allowed."""
 
@@ -93,6 +99,32 @@ class OpRefusedError(InputError):
         self.reason = reason
 
 
+class ObjectExistsError(InputError):
+    """An object of that key exists, and objects are never overwritten."""
+
+    code = "objects.exists"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"object {key} exists already; objects are never overwritten")
+        self.key = key
+
+
+class UnknownVersionError(InputError):
+    """No version, branch or tag goes by that reference; `nearest` are names that resemble it."""
+
+    code = "version.unknown"
+
+    def __init__(self, message: str, nearest: tuple[str, ...] = ()) -> None:
+        super().__init__(message + (f"; nearest: {', '.join(nearest)}" if nearest else ""))
+        self.nearest = nearest
+
+
+class VersionHeldError(InputError):
+    """Something still holds a version that is to be removed, or a name that is to be given."""
+
+    code = "version.held"
+
+
 class ConfigError(DriftlineError):
     """A setting is unknown, malformed or does not fit the deployment."""
 
@@ -111,6 +143,12 @@ class SigningKeyError(ConfigError):
     code = "config.key"
 
 
+class StoreFormatError(ConfigError):
+    """An object store holds something else than versions that this release reads."""
+
+    code = "config.store_format"
+
+
 class StateError(DriftlineError):
     """Log and store disagree in a way that must not be guessed away."""
 
@@ -127,3 +165,37 @@ class PositionError(StateError):
     """The stored position does not fit the log: gap, recreated topic, or a log behind the store."""
 
     code = "state.position"
+
+
+class ObjectMissingError(StateError):
+    """An object that something refers to does not exist."""
+
+    code = "objects.missing"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"object {key} is missing; `driftline fsck` lists what needs it")
+        self.key = key
+
+
+class DamagedObjectError(StateError):
+    """The bytes of an object are not those that were written."""
+
+    code = "objects.damaged"
+
+    def __init__(self, key: str, where: str, expected: str, found: str) -> None:
+        super().__init__(
+            f"object {key} is damaged, {where}: expected {expected}, found {found}; put back a copy of it"
+        )
+        self.key, self.where, self.expected, self.found = key, where, expected, found
+
+
+class VersionRaceError(StateError):
+    """Another writer has continued this branch: what was built on its old head is not committed."""
+
+    code = "version.race"
+
+
+class DeltaError(StateError):
+    """The row states collected for a version do not add up to what the log says."""
+
+    code = "version.delta"

@@ -10,6 +10,7 @@ Source: the safetensors format (https://github.com/huggingface/safetensors).
 from __future__ import annotations
 
 import math
+import mmap
 import re
 import reprlib
 from collections.abc import Mapping
@@ -88,7 +89,7 @@ def encode(metadata: Mapping[str, str], tensors: Mapping[str, Array | Bfloat16])
     return b"".join((len(text).to_bytes(8, "little"), text, *parts))
 
 
-def decode(data: bytes, *, limit: int) -> Frame:
+def decode(data: bytes | mmap.mmap, *, limit: int) -> Frame:
     """Return the frame in `data`; the tensors are views of `data` where its alignment allows.
 
     Raises FrameError with reason `oversized`, `truncated` or `undecodable`.
@@ -123,7 +124,7 @@ def decode(data: bytes, *, limit: int) -> Frame:
 _Span = tuple[str, int, int, str, tuple[int, ...]]  # name, begin, end, dtype, shape
 
 
-def _tensors(data: bytes, base: int, spans: list[_Span]) -> dict[str, Array]:
+def _tensors(data: bytes | mmap.mmap, base: int, spans: list[_Span]) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     offset = 0
     for name, begin, end, kind, shape in spans:

@@ -1,0 +1,98 @@
+"""Versions of embedding tables on object storage: deltas, committed atomically, readable by row.
+
+`open_store` and `open_repository` give a `Repository`; `DeltaBuffer` collects row states,
+`seal_part` makes a shard of the next version of them, `commit` commits it, `TableReader`
+reads it. How it fits together: docs/explanation/versions.md.
+"""
+
+from driftline.versions.checking import Finding, fsck
+from driftline.versions.collecting import Plan, collect, plan_collection, removable, retire
+from driftline.versions.committing import Draft, commit, find_commit
+from driftline.versions.delta import DeltaBuffer
+from driftline.versions.diffing import PartDiff, diff
+from driftline.versions.explaining import Change, Explanation, blame, explain
+from driftline.versions.fragments import complete, drop_fragments, put_fragment, read_fragments
+from driftline.versions.labels import (
+    Pin,
+    Resolved,
+    branches,
+    create_branch,
+    head,
+    line,
+    pin,
+    pins,
+    remove_branch,
+    remove_tag,
+    resolve,
+    set_tag,
+    tags,
+    unpin,
+)
+from driftline.versions.manifest import MAIN, Attachment, Manifest, PartManifest, Place, TableManifest
+from driftline.versions.naming import VersionName
+from driftline.versions.obstores import open_store
+from driftline.versions.parts import Rows
+from driftline.versions.probe import RaceResult, race_create_if_absent
+from driftline.versions.reader import Found, TableReader
+from driftline.versions.references import Reference, parse_reference
+from driftline.versions.repository import Repository, open_repository
+from driftline.versions.sealing import PartSpec, seal_part
+from driftline.versions.stores import ObjectStore
+
+__all__ = [
+    "MAIN",
+    "Attachment",
+    "Change",
+    "DeltaBuffer",
+    "Draft",
+    "Explanation",
+    "Finding",
+    "Found",
+    "Manifest",
+    "ObjectStore",
+    "PartDiff",
+    "PartManifest",
+    "PartSpec",
+    "Pin",
+    "Place",
+    "Plan",
+    "RaceResult",
+    "Reference",
+    "Repository",
+    "Resolved",
+    "Rows",
+    "TableManifest",
+    "TableReader",
+    "VersionName",
+    "blame",
+    "branches",
+    "collect",
+    "commit",
+    "complete",
+    "create_branch",
+    "diff",
+    "drop_fragments",
+    "explain",
+    "find_commit",
+    "fsck",
+    "head",
+    "line",
+    "open_repository",
+    "open_store",
+    "parse_reference",
+    "pin",
+    "pins",
+    "plan_collection",
+    "put_fragment",
+    "race_create_if_absent",
+    "read_fragments",
+    "removable",
+    "remove_branch",
+    "remove_tag",
+    "resolve",
+    "retire",
+    "seal_part",
+    "set_tag",
+    "tags",
+    "unpin",
+]
