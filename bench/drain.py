@@ -52,7 +52,8 @@ def _frames() -> tuple[list[Outgoing], int]:
     weights = 1 / np.arange(1, IDS + 1) ** 1.2
     ranks = np.cumsum(weights) / weights.sum()
     spec = SPEC_OF("bench").to_json()
-    first = write_event(Op(SPEC, "bench", 0, Origin(OPS_PRODUCER, 0, 1), spec))
+    op = Op(SPEC, "bench", 0, Origin(OPS_PRODUCER, 0, 1), spec)
+    first = write_event(op, more={"group": str(spec["group"])})
     frames, producer, rows = [Outgoing(first, None, KEYRING.sign(first))], producer_id("bench"), 0
     for step in range(FRAMES):
         ids = np.unique(np.searchsorted(ranks, rng.random(LOOKUPS)).astype(np.uint64))

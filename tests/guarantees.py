@@ -123,8 +123,13 @@ GUARANTEES: tuple[Guarantee, ...] = (
     ),
     Guarantee(
         "Redis evicts, or keys are deleted by hand",
-        "The shard stops: the count of rows is not the position's. Seen at a takeover, and by an idle owner within a second. An audit lists the rows.",
+        "The shard stops: the count of rows, or of separate optimizer states, is not the position's. Seen at a takeover, and by an idle owner within a second. An audit lists the rows.",
         (
+            Shown(
+                "tests/integration/test_idle_loss.py::test_separate_state_that_is_deleted_while_nobody_trains_stops_its_shard_until_it_is_rebuilt",
+                "idle owner",
+            ),
+            Shown("tests/simulation/test_lost_keys.py::test_nobody_takes_the_shard_over", "takeover"),
             Shown(
                 "tests/unit/test_shard_store.py::test_rows_and_position_that_do_not_belong_together_are_never_taken",
                 "takeover, unit",
@@ -148,6 +153,24 @@ GUARANTEES: tuple[Guarantee, ...] = (
                 "tests/integration/test_ingest.py::test_killing_the_router_again_and_again_loses_nothing_and_repeats_nothing"
             ),
             Shown("tests/integration/test_ingest.py::test_messages_forwarded_a_second_time_change_nothing"),
+        ),
+    ),
+    Guarantee(
+        "Redis comes back empty long after JSON messages were applied",
+        "They are forwarded again from the topic's begin; shards never forget what they have seen of it.",
+        (
+            Shown(
+                "tests/integration/test_ingest.py::test_messages_forwarded_again_long_after_into_an_empty_redis_change_nothing"
+            ),
+        ),
+    ),
+    Guarantee(
+        "a captured request for an operation is written to the ops topic again",
+        "It is refused as `replayed_op`, by the router that saw it and by any later one.",
+        (
+            Shown(
+                "tests/integration/test_op_requests.py::test_a_captured_request_is_not_carried_out_again_also_not_by_the_next_router"
+            ),
         ),
     ),
     Guarantee(
@@ -221,6 +244,24 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
     ),
     Guarantee(
+        "Kafka records that the client library cannot unpack: header names that are not UTF-8, batches that decompress to hundreds of MiB",
+        "Refused with a reason, in bounded memory; shards, router, ingest and readers go on; an audit refuses the same.",
+        (
+            Shown(
+                "tests/integration/test_kafka_poison.py::test_a_gradient_with_a_header_name_that_is_not_text_is_refused_by_the_shard_and_by_the_audit"
+            ),
+            Shown(
+                "tests/integration/test_kafka_poison.py::test_an_op_with_a_header_name_that_is_not_text_is_refused_and_the_next_is_carried_out"
+            ),
+            Shown(
+                "tests/integration/test_kafka_poison.py::test_an_ingest_message_with_a_header_name_that_is_not_text_is_refused_and_the_next_forwarded"
+            ),
+            Shown(
+                "tests/integration/test_kafka_poison.py::test_a_batch_that_expands_to_hundreds_of_mebibytes_is_refused_and_costs_no_such_memory"
+            ),
+        ),
+    ),
+    Guarantee(
         "gradients that lead to NaN or infinity",
         "That row is left as it was and counted; the others of the frame are applied.",
         (
@@ -289,6 +330,23 @@ GUARANTEES: tuple[Guarantee, ...] = (
             Shown(
                 "tests/integration/test_kafka_positions.py::test_a_shard_whose_position_retention_overtook_says_which_records_are_lost"
             ),
+            Shown(
+                "tests/integration/test_kafka_positions.py::test_a_shard_whose_records_expire_before_it_has_read_them_stops_and_the_others_go_on",
+                "while it runs",
+            ),
+            Shown(
+                "tests/conformance/test_consumer_losses.py::test_a_log_cut_off_under_a_running_worker_costs_it_that_partition_only"
+            ),
+        ),
+    ),
+    Guarantee(
+        "a table's gradients topic is deleted",
+        "Ops pass the table by, are put with the refused ones, and reach the other tables; readiness names the table.",
+        (
+            Shown(
+                "tests/integration/test_kafka_positions.py::test_ops_pass_a_table_by_whose_topic_was_deleted_and_say_so"
+            ),
+            Shown("tests/unit/test_router.py::test_a_broker_that_is_away_is_waited_for_however_long", "unit"),
         ),
     ),
     Guarantee(

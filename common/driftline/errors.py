@@ -115,6 +115,16 @@ class VersionHeldError(InputError):
     code = "version.held"
 
 
+class OpRefusedError(InputError):
+    """The ops router refused an operation; `reason` is the stable dead-letter code."""
+
+    code = "op.refused"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class ConfigError(DriftlineError):
     """A setting is unknown, malformed or does not fit the deployment."""
 
@@ -131,6 +141,12 @@ class StoreFormatError(ConfigError):
     """An object store holds something else than versions that this release reads."""
 
     code = "config.store_format"
+
+
+class SigningKeyError(ConfigError):
+    """This client's key is none of the deployment's: what it asks for is refused as forged."""
+
+    code = "config.key"
 
 
 class StateError(DriftlineError):

@@ -60,5 +60,16 @@ def producer_id(name: str | None = None) -> bytes:
     return (uuid.uuid5(NAMESPACE, name) if name is not None else uuid.uuid4()).bytes
 
 
+def ingest_producer(partition: int) -> bytes:
+    """Return the producer of everything that comes from an ingest partition."""
+    return producer_id(f"ingest:{partition}")
+
+
 OPS_PRODUCER = producer_id("ops")
 """The router's own producer: only frames signed with the deployment key may carry it."""
+
+MAX_INGEST_PARTITIONS = 1024
+"""Partitions that an ingest topic may have; part of the rules, because shards know their producers."""
+
+INGEST_PRODUCERS = frozenset(map(ingest_producer, range(MAX_INGEST_PARTITIONS)))
+"""Producers that a shard never forgets: the router may read a partition from its begin again at any time."""

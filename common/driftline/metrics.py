@@ -87,6 +87,10 @@ DEAD_LETTERS = _counter(
     "dead_letters", "Records refused and put into the dead-letter topic.", (*_SHARD, "reason")
 )
 
+OPS_REFUSED = _counter(
+    "refused_ops", "Requests of the ops topic refused and put into the ops dead-letter topic.", ("reason",)
+)
+
 # What does it hold?
 DIRTY_ROWS = _gauge("dirty_rows", "Rows changed in memory and not committed yet.")
 CACHED_BYTES = _gauge("cached_bytes", "Memory of the cached rows, dirty ones included.")
@@ -115,6 +119,7 @@ METRICS: tuple[Metric, ...] = (
     STALE,
     NONFINITE,
     DEAD_LETTERS,
+    OPS_REFUSED,
     DIRTY_ROWS,
     CACHED_BYTES,
     OWNED_SHARDS,

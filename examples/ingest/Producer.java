@@ -1,6 +1,6 @@
 // Sends gradients to driftline as JSON, from Java 17 or newer.
 //
-//     java -cp "kafka/*" Producer.java localhost:9092 driftline.ingest items
+//     java -cp "kafka/*" Producer.java localhost:9092 driftline.ingest likes
 //
 // On the class path: kafka-clients and what it needs, here the jars that `make tools` fetches.
 

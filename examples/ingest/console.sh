@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sends JSON lines from a file, or from standard input, with the console producer of Kafka's own distribution.
 #
-#     echo '{"table": "items", "id": 7, "grad": [0.5, -1]}' | examples/ingest/console.sh localhost:9092
+#     echo '{"table": "likes", "id": 7, "grad": [0.5, -1]}' | examples/ingest/console.sh localhost:9092
 #
 # With the broker of docker-compose.yml and no Kafka on this machine:
 #     docker compose exec -T kafka /opt/kafka/bin/kafka-console-producer.sh \

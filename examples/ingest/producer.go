@@ -1,6 +1,6 @@
 // Sends gradients to driftline as JSON, from Go.
 //
-//	go run producer.go localhost:9092 driftline.ingest items
+//	go run producer.go localhost:9092 driftline.ingest likes
 package main
 
 import (

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.chaos.kit import disks, kills, losses, memory, network, takeover, zombies
+from tests.chaos.kit import disks, kills, losses, memory, network, several, takeover, zombies
 from tests.chaos.kit.report import Report
 from tests.integration.deployment import KAFKA, LOCAL
 from tests.support.servers import ROOT
@@ -25,6 +25,7 @@ SCENARIOS: Mapping[str, Run] = {
     "zombies-kafka": lambda directory, report: zombies.run(zombies.Zombies(KAFKA, 8), directory, report),
     "zombies-local": lambda directory, report: zombies.run(zombies.Zombies(LOCAL, 12), directory, report),
     "losses": lambda directory, report: losses.run(losses.Losses(20), directory, report),
+    "several": lambda directory, report: several.run(several.Several(9), directory, report),
     "network": lambda directory, report: network.run(network.Network(16), directory, report),
     "disks-local": lambda directory, report: disks.run(disks.Disks(LOCAL), directory, report),
     "disks-kafka": lambda directory, report: disks.run(disks.Disks(KAFKA), directory, report),

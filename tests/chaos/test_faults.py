@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.kit import disks, kills, losses, memory, network, zombies
+from tests.chaos.kit import disks, kills, losses, memory, network, several, zombies
 from tests.chaos.kit.filesystem import MountError, small_disk
 from tests.chaos.kit.report import Report
 from tests.chaos.kit.schedule import schedule
@@ -44,6 +44,10 @@ def test_zombies(kind: str, tmp_path: Path, report: Report) -> None:
 
 def test_losses_of_redis(tmp_path: Path, report: Report) -> None:
     losses.run(losses.Losses(len(losses.KINDS)), tmp_path, report)
+
+
+def test_losses_of_one_of_several_servers(tmp_path: Path, report: Report) -> None:
+    several.run(several.Several(3), tmp_path, report)
 
 
 @pytest.mark.kafka

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from driftline.errors import FenceLostError
+from driftline.errors import FenceLostError, PositionError
 from driftline_services.chassis import (
     Batch,
     ChassisApp,
@@ -149,6 +149,9 @@ class Recorder:
         else:
             self.store.add(batch, self.worker)
         self.flow.hint(batch.tp, batch.next)
+
+    async def lost(self, tp: TopicPartition, error: PositionError) -> None:
+        raise error
 
     async def release(self, partitions: frozenset[TopicPartition]) -> None:
         for batch in self._buffer or ():

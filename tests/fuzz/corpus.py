@@ -12,7 +12,7 @@ import numpy as np
 from driftline.frames.events import Delete, Gradient, Op, Origin, Upsert, write_event
 from driftline.frames.states import Marker, States, write_marker, write_states
 from driftline.ids import OPS_PRODUCER
-from driftline.shard.position import Position, Producer
+from driftline.shard.position import Position
 from tests.oracle import wire, writing
 
 _P = bytes(range(16))
@@ -68,7 +68,7 @@ def updates() -> list[bytes]:
         np.full(count, 2, np.uint8),
     )
     position = Position(next=5, time=9)
-    position.producers[_P] = Producer(1, 2, 3)
+    position.producers.set(_P, 1, 2, 3)
     scalars, tensors = position.snapshot()
     body: Mapping[str, object] = {"kind": "version"}
     kinds: Sequence[str] = ("barrier", "spec", "quarantine")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,10 @@ def cases() -> list[Case]:
     producers: Mapping[str, Array] = {
         "pname": np.frombuffer(_TRAINER.producer, np.uint8).reshape(1, 16),
         "pseq": _ids(_TRAINER.seq),
+        "qname": np.frombuffer(_TRAINER.producer, np.uint8).reshape(1, 16),
+        "qop": _ids(3),
     }
+    whole = Marker("barrier", "items", 1, 8, {"kind": "version"}, position, producers)
     return [
         Case("gradient", gradient),
         Case("gradient without read_pos and lr", Gradient("items", 1, _TRAINER, ids, two)),
@@ -82,9 +85,8 @@ def cases() -> list[Case]:
         Case("restore-rows", rows),
         Case("restore-rows for a shard without ids", _op_without_rows()),
         Case("state", states),
-        Case(
-            "marker of a barrier", Marker("barrier", "items", 1, 8, {"kind": "version"}, position, producers)
-        ),
+        Case("marker of a barrier", whole),
+        Case("marker of a barrier, second part of two", replace(whole, part=1, parts=2)),
     ]
 
 

@@ -24,16 +24,28 @@ def with_value(value: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]
 
 
 REFUSED: dict[str, tuple[Callable[[Table], None], str]] = {
-    "gradients of another dimension": (lambda t: t.push(IDS, ROWS[:, :3]), r"grads must be .* \(3, 4\)"),
-    "fewer gradients than ids": (lambda t: t.push(IDS, ROWS[:2]), r"grads must be .* \(3, 4\)"),
-    "a gradient that is NaN": (lambda t: t.push(IDS, with_value(np.nan)), "grads: row 1 is not finite"),
-    "a gradient that is infinite": (lambda t: t.push(IDS, with_value(np.inf)), "grads: row 1 is not finite"),
-    "a gradient beyond float32": (lambda t: t.push(IDS, with_value(1e39)), "grads: row 1 is not finite"),
+    "gradients of another dimension": (lambda t: t.push(IDS, ROWS[:, :3]), "grads .* need 4 columns, got 3"),
+    "fewer gradients than ids": (lambda t: t.push(IDS, ROWS[:2]), "grads .* need 3 rows, .* got 2"),
+    "a gradient that is NaN": (
+        lambda t: t.push(IDS, with_value(np.nan)),
+        "grads .*: row 1 is not finite",
+    ),
+    "a gradient that is infinite": (
+        lambda t: t.push(IDS, with_value(np.inf)),
+        "grads .*: row 1 is not finite",
+    ),
+    "a gradient beyond float32": (
+        lambda t: t.push(IDS, with_value(1e39)),
+        "grads .*: row 1 is not finite",
+    ),
     "gradients of one id whose sum is not finite": (
         lambda t: t.push(np.array([7, 7], np.uint64), np.full((2, DIM), 3e38)),
         "the sum of the gradients of id 7 is not finite",
     ),
-    "gradients that are text": (lambda t: t.push(IDS, [["a"] * DIM] * 3), "grads must be numbers"),
+    "gradients that are text": (
+        lambda t: t.push(IDS, [["a"] * DIM] * 3),
+        "grads .* must be numbers",
+    ),
     "an id below zero": (lambda t: t.push(np.array([3, -1, 2]), ROWS), "ids must be whole numbers .*-1"),
     "an id that is no whole number": (lambda t: t.push([3.0, 1.0, 2.5], ROWS), "ids must be whole numbers"),
     "ids of two dimensions": (lambda t: t.push(IDS.reshape(1, 3), ROWS), "ids must have one dimension"),
@@ -41,11 +53,17 @@ REFUSED: dict[str, tuple[Callable[[Table], None], str]] = {
     "a step below zero": (lambda t: t.push(IDS, ROWS, step=-1), "step -1"),
     "a step beyond 48 bits": (lambda t: t.push(IDS, ROWS, step=1 << 48), "step 281474976710656"),
     "a row given twice": (lambda t: t.upsert([5, 6, 5], ROWS), "upsert: id 5 is given more than once"),
-    "a row that is NaN": (lambda t: t.upsert(IDS, with_value(np.nan)), "rows: row 1 is not finite"),
-    "a row of another dimension": (lambda t: t.upsert(IDS, ROWS[:, :1]), r"rows must be .* \(3, 4\)"),
+    "a row that is NaN": (
+        lambda t: t.upsert(IDS, with_value(np.nan)),
+        "rows .*: row 1 is not finite",
+    ),
+    "a row of another dimension": (
+        lambda t: t.upsert(IDS, ROWS[:, :1]),
+        "rows .* need 4 columns",
+    ),
     "optimizer state of another size": (
         lambda t: t.upsert(IDS, ROWS, state=ROWS),
-        r"state must be .* \(3, 1\)",
+        "states .* need 1 columns, got 4",
     ),
     "a delete of an id below zero": (lambda t: t.delete([-4]), r"ids must be whole numbers .*\[-4\]"),
     "a read of an id below zero": (lambda t: unread(t.get([-4])), r"ids must be whole numbers .*\[-4\]"),

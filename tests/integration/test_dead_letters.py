@@ -44,7 +44,8 @@ def gradient(spec: TableSpec, **changes: object) -> bytes:
 
 def forged(spec: TableSpec) -> Outgoing:
     """A barrier that claims to be the router's, signed with a key of another deployment."""
-    value = write_event(Op(BARRIER, spec.name, SHARD, Origin(OPS_PRODUCER, 0, 1 << 40), {"kind": "version"}))
+    barrier = Op(BARRIER, spec.name, SHARD, Origin(OPS_PRODUCER, 0, 1 << 40), {"kind": "version"})
+    value = write_event(barrier, more={"group": spec.group})
     return Outgoing(value, None, Keyring(b"k" * 32).sign(value))
 
 

@@ -26,6 +26,7 @@ from driftline.frames.reasons import Reason
 from driftline.ids import OPS_PRODUCER, producer_id, shard_of
 from driftline.log import Outgoing, open_log
 from driftline.stack.local import LocalStack
+from tests.support.waiting import until
 
 SHARDS, DIM = 2, 4
 SOME = np.arange(4000, dtype=np.uint64)
@@ -125,6 +126,7 @@ def rows(table: Table) -> list[list[float]]:
 
 def go_on(table: Table) -> None:
     """Push and read it back: everything in front has been judged then."""
+    table.push(MINE, 0 * ONES)  # read back, it shows what is in front of it
     before = np.array(rows(table), np.float32)
     table.push(MINE, ONES)
     assert np.array_equal(np.array(rows(table), np.float32), before - 1)
@@ -249,3 +251,35 @@ def test_mistakes_are_named(running: Running, table: Table) -> None:
         running.cli("ls", name, "--reason", "bad")
     with pytest.raises(InputError, match="no dead letter 1:77"):
         running.cli("show", name, "1:77")
+
+
+def test_requests_and_messages_that_were_refused_are_listed_shown_and_dropped(
+    running: Running, client: Client, table: Table
+) -> None:
+    async def run() -> int:
+        async with open_log(running.options.log_url) as log:
+            await log.append(topics.ops("default"), 0, [Outgoing(b"junk")])
+            return await log.append(topics.ingest("default"), 2, [Outgoing(b"{}")])
+
+    offset = asyncio.run(run())
+    for source, reason in (("default.ops", "truncated"), ("driftline.ingest", "bad_message")):
+        until(lambda name=source: bool(running.listed(name)), "it is refused", seconds=20)  # type: ignore[misc]
+        (letter,) = running.listed(source)
+        place = str(letter["place"])
+        assert letter["reason"] == reason
+        assert f"dead letter {place} of {source}: open" in running.cli("show", source, place)[1]
+        status, told = running.cli("replay", source, place)
+        assert status == 1
+        assert "not replayed: " in told
+        assert running.cli("drop", source, place) == (0, "1 of 1 dropped\n")
+        assert running.listed(source) == []
+    assert place == f"2:{offset}"
+
+
+def test_a_table_that_is_not_there_is_answered_with_those_of_like_names(
+    running: Running, table: Table
+) -> None:
+    name = table.spec.name
+    for wrong, near in ((f"{name}x", name), ("defaultops", "default.ops"), ("ingest", "driftline.ingest")):
+        with pytest.raises(UnknownTableError, match=f"did you mean .*{near}"):
+            running.cli("ls", wrong)

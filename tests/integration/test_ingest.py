@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 import redis
 
-from driftline import Client, TableSpec, topics
+from driftline import Client, Policy, TableSpec, topics
 from driftline.frames.events import Gradient, read_event
+from driftline.frames.tensors import decode
 from driftline.ids import producer_id
 from driftline.log import Outgoing, open_log
 from driftline.rows.layout import ShardKeys
 from driftline.shard.screen import MAX_FRAME
-from tests.integration.deployment import Deployment, Worker, bits
+from tests.integration.deployment import Deployment, Worker, bits, pushed
 from tests.integration.ingesting import wait_applied
 from tests.integration.plain import PlainTable
+from tests.support.waiting import until
 
 PARTITIONS = 4
 IDS = np.arange(64, dtype=np.uint64)
@@ -103,6 +105,46 @@ def test_messages_forwarded_a_second_time_change_nothing(own_deployment: Deploym
         and event.origin.producer == producer_id("ingest:1")
     ]
     assert max(Counter(seqs).values()) == 2
+
+
+def test_messages_forwarded_again_long_after_into_an_empty_redis_change_nothing(
+    own_deployment: Deployment,
+) -> None:
+    deployment = own_deployment
+    spec = deployment.spec(policy=Policy(producer_ttl_ms=1000))
+    stream, others = Stream(deployment, spec), np.arange(1000, 1064, dtype=np.uint64)
+    with deployment.client() as client:
+        with deployment.worker():
+            table = client.create_table(spec)
+            deployment.append(stream.topic, 1, *(stream.message(1) for _ in range(20)))
+            wait_applied(deployment, client)
+
+            def silent() -> bool:
+                """Train on; tell whether the ingest partition has been silent for longer than the ttl."""
+                table.push(others, np.ones((64, 4), np.float32))
+                client.flush()
+                return all(_silence(deployment, spec, shard) > 2000 for shard in range(spec.shards))
+
+            until(silent, "log time has gone on", seconds=30)
+            before = pushed(table, others)
+        with redis.Redis.from_url(deployment.redis_url) as store:
+            for name in (spec.name, stream.topic):
+                store.delete(*store.scan_iter(f"dl:{{{name}:*"))
+        with deployment.worker():
+            wait_applied(deployment, client)
+            assert np.array_equal(bits(table.get(IDS).vectors), bits(stream.plain.get(IDS)))
+            assert np.array_equal(bits(table.get(others).vectors), bits(before))
+        assert deployment.audit(spec).ok
+
+
+def _silence(deployment: Deployment, spec: TableSpec, shard: int) -> int:
+    """Return the log time since the shard's first frame of ingest partition 1, in milliseconds."""
+    sent = [
+        record.timestamp
+        for record in deployment.records(topics.gradients(spec.name), shard)
+        if decode(record.value, limit=MAX_FRAME).metadata["producer"] == producer_id("ingest:1").hex()
+    ]
+    return int(deployment.position(spec, shard)[b"time"]) - max(sent)
 
 
 def test_bad_messages_are_kept_with_their_reason_and_the_others_applied(

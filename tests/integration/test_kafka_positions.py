@@ -16,6 +16,8 @@ import pytest
 
 from driftline import TableSpec, topics
 from driftline.errors import PartitionCountError
+from driftline.frames.events import BARRIER
+from driftline.ops.requests import Signer
 from driftline.servers.local import free_ports
 from tests.integration.deployment import KAFKA, Deployment, Floats, Worker, bits, pushed
 from tests.support import kafka_admin
@@ -153,7 +155,7 @@ def test_a_table_whose_topic_exists_with_too_few_partitions_is_refused_by_name(
         assert spec.name not in client.tables()
 
 
-def test_a_worker_whose_records_expire_before_it_has_read_them_ends_and_is_then_told_what_is_lost(
+def test_a_shard_whose_records_expire_before_it_has_read_them_stops_and_the_others_go_on(
     scene: Scene,
 ) -> None:
     deployment = scene.deployment
@@ -165,8 +167,33 @@ def test_a_worker_whose_records_expire_before_it_has_read_them_ends_and_is_then_
         kept = deployment.end(scene.hit, 0) - 3
         kafka_admin.expire(deployment.log_url, scene.topic, 0, kept)
         worker.thaw()
-        until(lambda: not worker.process.alive, "the worker ends", seconds=30)
-        assert f"topic='{scene.topic}', partition=0" in worker.log
-        worker.start()  # as a supervisor would
-        wait_for(worker, deployment, f", {kept}) of {scene.topic}", "were removed unapplied")
+        wait_for(worker, deployment, f", {kept}) of {scene.topic}", "were removed unapplied", "relog")
         assert_still_served(deployment, scene.other)
+        until(
+            lambda: int(deployment.position(scene.hit, 1)[b"next"]) == deployment.end(scene.hit, 1),
+            "the other shard of the table goes on",
+            seconds=20,
+        )
+
+
+def test_ops_pass_a_table_by_whose_topic_was_deleted_and_say_so(scene: Scene) -> None:
+    deployment, ops = scene.deployment, topics.ops(scene.deployment.group)
+    with deployment.worker() as worker:
+        until(lambda: "'ready'" in readiness(deployment), "the worker is ready", seconds=30)
+        kafka_admin.delete(deployment.log_url, scene.topic)
+        signer = Signer(deployment.group, bytes(16), deployment.keyring)
+        op = signer.request(BARRIER, deployment.group, {"kind": "version"}, 1)
+        number = deployment.append(ops, 0, op) + 1
+        wait_for(worker, deployment, f"topic {scene.topic} does not exist")
+        until(
+            lambda: all(int(deployment.position(scene.other, shard)[b"op"]) == number for shard in range(2)),
+            "the other table has the op",
+            seconds=30,
+        )
+        with deployment.client() as client:  # the next op is not held up either
+            client.create_table(deployment.spec())
+        letters = deployment.records(topics.refused_ops(deployment.group), 0)
+        assert {letter.key for letter in letters} == {b"0:%d" % (number - 1)}  # again after a rebalance
+        assert {dict(letter.headers)["dl-reason"] for letter in letters} == {b"no_topic"}
+        kafka_admin.create(deployment.log_url, scene.topic, scene.hit.shards)
+        until(lambda: "does not exist" not in readiness(deployment), "the topic is seen again", seconds=30)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from aiokafka.errors import TopicAuthorizationFailedError
 from driftline import Client, Init, Options, TableSpec, topics
 from driftline.config import new_key
 from driftline.dlq import letters
-from driftline.errors import ConfigError, DriftlineError, UnknownTopicError
+from driftline.errors import ConfigError, DriftlineError, SigningKeyError, UnknownTopicError
 from driftline.frames.events import BARRIER, SPEC
 from driftline.frames.headers import Keyring
-from driftline.log import KafkaAddress, KafkaSecurity, open_log, parse_address
+from driftline.log import KafkaAddress, KafkaSecurity, Outgoing, open_log, parse_address
 from driftline.log.kafka.client import arguments, ended
-from driftline.ops.requests import request
+from driftline.ops.requests import Signer
 from driftline.servers import RedisServer
+from tests.integration.commands import driftline
 from tests.integration.deployment import KAFKA, Deployment, Worker, pushed
 from tests.support.kafka_secure import (
     ROLES,
@@ -39,7 +41,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.kafka
 
 SPEC_OF_ITEMS = TableSpec("items", 4, "default", 2, {"kind": "sgd", "lr": 1.0}, Init(7, 0.1))
-FORGER = b"a forger's name!"
+FORGER = Signer("default", b"a forger's name!", Keyring.parse(new_key()))
 SECRET = "s3cret-of-the-tests"
 
 
@@ -113,7 +115,7 @@ MAY_READ = {
     "trainer": set[str](),
     "reader": {"items.updates"},
     "ingest": set[str](),
-    "operator": {"default.ops"},
+    "operator": {"default.ops", "default.ops.dlq"},
 }
 
 
@@ -159,7 +161,7 @@ def test_a_role_may_read_what_the_page_says_and_nothing_else(scene: Scene, role:
 
 
 def test_a_trainer_that_forges_an_operation_is_refused_by_the_broker(scene: Scene) -> None:
-    forged = request(BARRIER, "default", {"kind": "version"}, FORGER, Keyring.parse(new_key()))
+    forged = FORGER.request(BARRIER, "default", {"kind": "version"}, 0)
     with pytest.raises(DriftlineError, match=r"default\.ops.*ACL"):
         scene.seen_by("trainer").append("default.ops", 0, forged)
 
@@ -167,7 +169,7 @@ def test_a_trainer_that_forges_an_operation_is_refused_by_the_broker(scene: Scen
 @pytest.mark.parametrize("kind", [BARRIER, SPEC])
 def test_whom_the_broker_lets_write_operations_still_needs_the_key(scene: Scene, kind: str) -> None:
     body = {"kind": "version"} if kind == BARRIER else TableSpec("forged", 4, "default", 1).to_json()
-    forged = request(kind, "default", body, FORGER, Keyring.parse(new_key()))
+    forged = FORGER.request(kind, "default", body, 0)
     at = scene.seen_by("operator").append("default.ops", 0, forged)
     until(lambda: b"%d" % at in _refused(scene), f"the op at {at} is refused", seconds=20)
     with scene.client("operator", scene.deployment.key) as operator:
@@ -227,3 +229,21 @@ def test_a_worker_that_is_not_let_in_ends_and_says_why(scene: Scene, tmp_path: P
 
 def test_no_log_of_the_service_shows_a_password(scene: Scene) -> None:
     assert not [user for user, password in scene.broker.passwords.items() if password in scene.worker.log]
+
+
+def test_dead_letters_of_a_secured_cluster_are_listed_and_dropped(scene: Scene, tmp_path: Path) -> None:
+    service = scene.deployment
+    at = service.append("items.gradients", 0, Outgoing(b"junk"))
+    until(lambda: bool(service.dead_letters(SPEC_OF_ITEMS, 0)), "the record is refused", seconds=20)
+    dlq = partial(driftline, "dlq", cwd=tmp_path, settings=service.environment())
+    assert f"0:{at}\ttruncated" in dlq("ls", "items").stdout
+    assert dlq("drop", "items", f"0:{at}").stdout == "1 of 1 dropped\n"
+    assert not dlq("ls", "items").stdout
+    unknown = dlq("ls", "item")
+    assert unknown.returncode == 2
+    assert "did you mean items" in unknown.stderr
+
+
+def test_an_operator_with_another_key_is_told_so(scene: Scene) -> None:
+    with scene.client("operator", new_key()) as operator, pytest.raises(SigningKeyError):
+        operator.create_table(replace(SPEC_OF_ITEMS, name="more"), timeout=60)

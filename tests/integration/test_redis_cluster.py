@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,3 +87,20 @@ def test_a_failover_under_load_loses_nothing(cluster: RedisCluster, clustered: D
         with clustered.client() as reader:
             assert np.array_equal(bits(reader.table(spec.name).get(IDS).vectors), bits(plain.get(IDS)))
     assert clustered.audit(spec).ok
+
+
+def test_an_aggregator_killed_on_a_cluster_repeats_and_loses_nothing(clustered: Deployment) -> None:
+    spec = clustered.spec(shards=6)
+    with clustered.worker() as worker, clustered.client() as client:
+        client.create_table(spec)
+        with training(clustered, spec) as plain:
+            for wanted in (40, 80, 120):
+                until(functools.partial(_has_more_rows, plain, wanted), "training goes on", seconds=60)
+                worker.restart()
+        with clustered.client() as reader:
+            assert np.array_equal(bits(reader.table(spec.name).get(IDS).vectors), bits(plain.get(IDS)))
+    assert clustered.audit(spec).ok
+
+
+def _has_more_rows(plain: PlainTable, than: int) -> bool:
+    return len(plain.ids()) > than

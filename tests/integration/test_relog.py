@@ -8,7 +8,10 @@ import numpy as np
 
 import driftline
 from driftline.config import load_settings
-from driftline.log import open_log
+from driftline.dlq import DeadLetters, Place, Refused, Replayed
+from driftline.frames.events import Gradient, Origin, write_event
+from driftline.ids import producer_id, shard_of
+from driftline.log import Outgoing, open_log
 from driftline.servers.redis import RedisServer
 from driftline.stack.local import LocalStack
 from tests.integration.commands import driftline as command
@@ -30,6 +33,7 @@ def test_rows_go_on_over_a_log_that_was_made_anew_once_it_is_given_a_new_generat
         table = first.create_table(driftline.TableSpec("t", 4, shards=2))
         table.push(ids, np.ones((50, 4), np.float32))
         before = table.get(ids, read_your_writes=True)
+        (old,) = asyncio.run(refuse(tmp_path, 1))
 
     shutil.rmtree(tmp_path / "log" / "t.gradients")  # somebody deletes the topic
 
@@ -49,6 +53,47 @@ def test_rows_go_on_over_a_log_that_was_made_anew_once_it_is_given_a_new_generat
         after = table.get(ids, read_your_writes=True)
         assert (after.vectors < before.vectors).all()
         assert (after.lsn > before.lsn).all(), "log sequence numbers go on rising"
+
+        new = asyncio.run(refuse(tmp_path, old.offset - asyncio.run(end_of(tmp_path)) + 1))[-1]
+        assert (new.partition, new.offset) == (old.partition, old.offset)
+        assert (str(old), str(new)) == (f"0:{old.offset}", f"2:0:{old.offset}")
+        before = table.get(ids, read_your_writes=True)
+        outcomes = asyncio.run(replay(tmp_path, [old, new]))
+        assert [type(each) for each in outcomes] == [Replayed, Replayed]
+        second.snapshot()  # behind what was published again
+        moved = ids[table.get(ids).lsn > before.lsn]
+        assert moved.tolist() == ROWS.tolist(), "each frame was applied: neither took the other for itself"
+
+
+_ALL = np.arange(50, dtype=np.uint64)
+ROWS = _ALL[shard_of(_ALL, 2) == 1][:2]
+"""Two rows of shard 1: the frame refused before the relog names the first, the one after it the second."""
+
+
+async def refuse(home: Path, count: int) -> list[Place]:
+    """Write `count` frames of shard 1 to the log of shard 0 and return where their letters are."""
+    async with open_log(f"local://{home}") as log:
+        dead = await DeadLetters.of(log, "t")
+        known = len(await dead.letters())
+        row = ROWS[1:] if known else ROWS[:1]
+        for n in range(count):
+            origin = Origin(producer_id(), 0, n)
+            frame = write_event(Gradient("t", 1, origin, row, np.ones((1, 4), np.float32)))
+            await log.append("t.gradients", 0, [Outgoing(frame)])
+        async with asyncio.timeout(30):
+            while len(await dead.letters()) < known + count:
+                await asyncio.sleep(0.01)
+        return [letter.place for letter in await dead.letters()][known:]
+
+
+async def end_of(home: Path) -> int:
+    async with open_log(f"local://{home}") as log:
+        return (await log.bounds("t.gradients", 0)).end
+
+
+async def replay(home: Path, places: list[Place]) -> list[Replayed | Refused]:
+    async with open_log(f"local://{home}") as log:
+        return list(await (await DeadLetters.of(log, "t")).replay(places))
 
 
 async def remake(home: Path) -> None:

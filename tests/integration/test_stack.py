@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,10 +105,25 @@ def test_a_second_stack_in_the_same_directory_is_refused(up: Up, tmp_path: Path)
     assert python(SCRIPT, tmp_path) == [[1.0, 2.0]]  # and the first is unharmed
 
 
+def test_a_stack_whose_health_port_is_taken_ends_and_says_so(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = driftline("up", "--http-port", str(port), cwd=tmp_path)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-2:]
+    assert last[0] == "driftline: the aggregator cannot run, and no restart would help:"
+    assert f"http_port {port}: " in last[1]
+    assert "address already in use" in last[1]
+    assert not (tmp_path / ".driftline" / "run.json").exists()
+
+
 def test_without_a_stack_a_client_says_how_to_start_one(tmp_path: Path) -> None:
     told = driftline("table", "ls", cwd=tmp_path)
     assert told.returncode == 2
-    assert "start one with `driftline up`, or set DRIFTLINE_REDIS_URL" in told.stderr
+    assert "start `driftline up`, or set DRIFTLINE_LOG_URL" in told.stderr
+    assert list(tmp_path.iterdir()) == []  # looking makes nothing
 
 
 # -- the demo ------------------------------------------------------------------------------

@@ -99,7 +99,11 @@ class Shard:
             return
         oldest = self._time - self._spec.producer_ttl_ms
         for name in [n for n, sent in self._producers.items() if sent.time < oldest]:
-            del self._producers[name]
+            # "producers of ingest partitions are never forgotten: they count as heard of instead"
+            if name in wire.INGEST_PRODUCERS:
+                self._producers[name] = self._producers[name]._replace(time=self._time)
+            else:
+                del self._producers[name]
         for row_id in [i for i, named in self._restored.items() if named.time < oldest]:
             del self._restored[row_id]
 
@@ -110,6 +114,7 @@ class Shard:
         if vouched is False:
             return Outcome("dead letter", "forged")
         try:
+            wire.check_readable(record.headers)
             frame = wire.decode(record.value)
         except wire.UndecodableError:
             return Outcome("dead letter", "undecodable")
@@ -117,12 +122,24 @@ class Shard:
         if (frame.kind in wire.OPS or frame.producer == wire.OPS_PRODUCER) and not vouched:
             return Outcome("dead letter", "forged")
         # Choice: ops come under this one name and nothing else does, whoever signed it.
-        if (frame.kind in wire.OPS) != (frame.producer == wire.OPS_PRODUCER):
+        elsewhere = (frame.kind in wire.OPS) != (frame.producer == wire.OPS_PRODUCER)
+        if elsewhere or (vouched and not self._same_group(frame)):
             return Outcome("dead letter", "forged")
         try:
             return self._op_frame(frame) if frame.kind in wire.OPS else self._event(frame, record)
         except Rejected as rejected:
             return Outcome("dead letter", str(rejected))
+
+    def _same_group(self, frame: wire.Frame) -> bool:
+        """ "A signed frame carries the group it was signed for; a frame of another group is forged."
+
+        Choice: before the first spec a table belongs to the group that this spec names.
+        """
+        if self._spec is not None:
+            return frame.group == self._spec.group
+        if frame.kind == "spec":
+            return bool(frame.group) and frame.group == (frame.body or {}).get("group", "default")
+        return bool(frame.group)
 
     def _event(self, frame: wire.Frame, record: Record) -> Outcome:
         # "per shard the last (producer epoch, seq) is in the transaction; seq ≤ last is a counted no-op".
@@ -137,7 +154,9 @@ class Shard:
         if frame.producer in self._quarantined:
             raise Rejected("quarantined")  # "a producer is shut out"
         table = check(frame, self._spec, self._shard)
-        if len(record.value) > table.max_frame:
+        # frames.md: "a delete weighs as if it carried its rows"
+        rows = 4 * table.dim * len(frame.ids) if frame.kind == "delete" else 0
+        if len(record.value) + rows > table.max_frame:
             raise Rejected("too_large")
         if frame.kind == "gradient":
             return self._gradient(frame, table)

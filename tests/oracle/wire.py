@@ -14,6 +14,7 @@ import hmac
 import json
 import math
 import struct
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,6 +23,10 @@ from tests.oracle.f32 import F32, from_hex_bits
 
 OPS_PRODUCER = bytes.fromhex("e72853feec7d524ca180a88923a4b668")
 """UUIDv5 of "ops" under 6d3a4f9e-52a0-5d0c-9a4c-6c0f3f1f7a11."""
+
+NAMESPACE = uuid.UUID("6d3a4f9e-52a0-5d0c-9a4c-6c0f3f1f7a11")
+INGEST_PRODUCERS = {uuid.uuid5(NAMESPACE, f"ingest:{partition}").bytes for partition in range(1024)}
+"""UUIDv5 of "ingest:0" to "ingest:1023"."""
 
 EVENTS = ("gradient", "upsert", "delete")
 OPS = ("spec", "barrier", "quarantine", "prepare", "restore", "restore-rows", "move")
@@ -57,6 +62,7 @@ class Frame:
     read_pos: int | None = None
     lr: F32 | None = None
     body: Mapping[str, object] | None = None
+    group: str | None = None  # of a signed frame
     ids: tuple[int, ...] = ()
     values: Matrix = ()
     width: int = 0
@@ -69,6 +75,12 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
     data: bytes
+
+
+def check_readable(headers: Sequence[tuple[str, bytes]]) -> None:
+    """frames.md: "A record with the header `dl-unreadable` is refused"."""
+    if any(name == "dl-unreadable" for name, _ in headers):
+        raise UndecodableError("unreadable")
 
 
 def signed(value: bytes, headers: Sequence[tuple[str, bytes]], keys: Mapping[str, bytes]) -> bool | None:
@@ -121,6 +133,7 @@ def decode(value: bytes) -> Frame:
         read_pos=_number(meta, "read_pos", 64) if "read_pos" in own_meta else None,
         lr=_rate(_text(meta, "lr")) if "lr" in own_meta else None,
         body=body,
+        group=meta.get("group"),
         ids=ids,
         values=values,
         width=width,

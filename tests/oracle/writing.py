@@ -43,13 +43,15 @@ def metadata(kind: str, table: str, shard: int, producer: bytes, seq: int, epoch
         "seq": str(seq),
     }
     if kind in OPS:
-        meta |= {"op": str(seq), "body": "{}"}
+        meta |= {"op": str(seq), "body": "{}", "group": "g"}
     return meta
 
 
-def op(kind: str, table: str, shard: int, seq: int, body: Mapping[str, object] | None = None) -> bytes:
+def op(
+    kind: str, table: str, shard: int, seq: int, body: Mapping[str, object] | None = None, group: str = "g"
+) -> bytes:
     """Return an op frame without tensors, of the ops producer, not yet signed."""
-    meta = metadata(kind, table, shard, OPS_PRODUCER, seq)
+    meta = metadata(kind, table, shard, OPS_PRODUCER, seq) | {"group": group}
     return encode(meta | {"body": json.dumps(body or {})}, {})
 
 

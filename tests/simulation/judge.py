@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from driftline import topics
+from driftline.frames.markers import Markers
 from driftline.frames.states import TOMBSTONE, Marker, States, read_update
 from driftline.log.base import Record
 from driftline.shard.position import SCALARS, fingerprint
@@ -39,7 +40,8 @@ class Published:
         self.newest: dict[int, int] = {}
         self.rows: dict[int, Expected] = {}
         self.seen: dict[tuple[int, int], Expected | None] = {}
-        self.markers: dict[int, Marker] = {}  # op -> the first one
+        self.markers: dict[int, Marker] = {}  # op -> the first complete one
+        self.parts = Markers()
 
     def take(self, row_id: int, at: int, row: Expected | None) -> None:
         """Note a state; None is a tombstone."""
@@ -74,6 +76,8 @@ class Judge:
         self._keys = keys
         self.trap: Callable[[bytes], None] | None = None  # called once, with the owner who commits next
         self._forwarded: set[int] = set()  # numbers of the ops that are to reach the table
+        self._requests: set[str] = set()  # ids of those that were asked for
+        self._repeated: set[int] = set()  # numbers of requests that had been in the log
         redis.watch_changes(self._guarded(self._on_transaction))
         log.watch_appends(self._guarded(self._on_append))
 
@@ -98,7 +102,11 @@ class Judge:
         """Redis has lost its tail: `published` may be lower, whole positions gone, evicted rows back."""
         for shard in range(SHARDS):
             fields = self.fields(shard)
-            if len(self._hash(shard, b"v")) == int(fields.get(b"rows", b"0")):
+            image = self.timelines[shard].at(int(fields.get(b"next", b"0"))).image
+            if all(
+                len(self._hash(shard, name)) == len(rows)
+                for name, rows in zip((b"v", b"s"), image, strict=True)
+            ):
                 self.evicted.discard(shard)
             self._marked[shard] = int(fields.get(b"published", b"0"))
             if fields and shard not in self.evicted:
@@ -232,18 +240,21 @@ class Judge:
         judged = timeline.judged[after - 1]
         if not judged.marker or judged.frame is None or judged.frame.seq != marker.op:
             raise Violation("marker", f"{where}: record {after - 1} is not that op")
-        if _marked_fields(marker) != dict(moment.fields):
-            raise Violation("marker", f"{where}: its position is {marker.position}, not {moment.fields}")
         if self.committed[shard] < after - 1:
             raise Violation("marker-early", f"{where}: what precedes it is not committed")
-        if marker.op in published.markers:
+        whole = published.parts.take(marker)
+        if whole is None:
             return
-        published.markers[marker.op] = marker
+        if _marked_fields(whole) != dict(moment.fields):
+            raise Violation("marker", f"{where}: its position is {whole.position}, not {moment.fields}")
+        published.markers[marker.op] = whole
         if wrong := differences(timeline.at(after - 1).table, published.rows):
             raise Violation("marker-early", f"{where}: the states before it do not make the cut: {wrong}")
 
     def _on_op(self, shard: int, number: int) -> None:
-        """Op n is everywhere before n+1 is anywhere."""
+        """Op n is everywhere before n+1 is anywhere; a request that was repeated is nowhere."""
+        if number in self._repeated:
+            raise Violation("replayed-op", f"op {number} at shard {shard} repeats an earlier request")
         self.ops[shard].append(number)
         missing = [n for n in range(1, number) for seen in self.ops if n in self._forwarded and n not in seen]
         if missing:
@@ -252,6 +263,11 @@ class Judge:
     def _is_forwarded(self, record: Record) -> bool:
         if not wire.signed(record.value, record.headers, self._keys):
             return False
+        request = wire.container(record.value)[0]["request"]
+        if request in self._requests:
+            self._repeated.add(record.offset + 1)
+            return False
+        self._requests.add(request)
         return wire.decode(record.value).kind in ("spec", "barrier", "quarantine", "restore-rows")
 
 
@@ -266,6 +282,5 @@ def _marked_fields(marker: Marker) -> dict[bytes, bytes]:
         found[b"p:" + name] = b"%d,%d,%d" % tuple(sent)
     for row_id, *named in zip(*(t[k].tolist() for k in ("rid", "rlsn", "rtime")), strict=True):
         found[b"r:%d" % row_id] = b"%d,%d" % tuple(named)
-    shut_out = marker.position["quarantined"]
-    assert isinstance(shut_out, dict)
-    return found | {b"q:" + bytes.fromhex(name): b"%d" % op for name, op in shut_out.items()}
+    shut_out = zip(map(bytes, t["qname"]), t["qop"].tolist(), strict=True)
+    return found | {b"q:" + name: b"%d" % op for name, op in shut_out}

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 from driftline import topics
 from driftline.errors import LogUnavailableError
+from driftline.frames.events import Op, Origin
 from driftline.ids import producer_id
-from driftline.ops.requests import request
+from driftline.ops.requests import Signer
 from driftline.rows.placement import FIELDS, Holding, View, read_holding
 from driftline.rows.servers import Servers
 from driftline.rows.shard_store import MOVED
@@ -167,7 +168,8 @@ class MovingScenario(Scenario):
         for _ in range(8):
             await asyncio.sleep(rng.expovariate(1 / 0.06))
             body = {"shard": rng.randrange(SHARDS), "server": rng.choice([*NAMES, *NAMES, "nowhere"])}
-            asked = request("move", TABLE, body, requester, KEYRING)
+            op = Op("move", TABLE, 0, Origin(requester, 0, 0), body)
+            asked = Signer(GROUP, requester, KEYRING).sign(op, 0, rng.randbytes(16))
             while True:
                 try:
                     await log.append(topics.ops(GROUP), 0, [asked])

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from driftline.log import Log, Outgoing
+from driftline.ops.window import RequestWindow
 from driftline.rows import resp
 from driftline.rows.layout import RowLayout
 from driftline.rows.shard_store import ShardStore
@@ -111,9 +112,9 @@ def marker_before_its_states_are_acknowledged(patch: Patch) -> None:
 
 
 def published_too_early(patch: Patch) -> None:
-    def offer(self: Updates, states: Any, next_offset: int, log_bytes: int) -> None:
+    def offer(self: Updates, states: Any, next_offset: int) -> None:
         self.published = next_offset
-        real(self, states, next_offset, log_bytes)
+        real(self, states, next_offset)
 
     real = Updates.offer
     patch.setattr(Updates, "offer", offer)
@@ -192,13 +193,24 @@ def row_count_not_compared(patch: Patch) -> None:
 
     async def exchange(self: ShardStore, packed: Sequence[resp.Bytes], replies: int) -> list[Any]:
         answers: list[Any] = await real(self, packed, replies)
-        if b"HLEN" in bytes(packed[-1]):
+        if replies == 4 and b"HGETALL" in bytes(packed[1]):
             fields = dict(zip(answers[1][::2], answers[1][1::2], strict=True))
-            answers[-1] = int(fields.get(b"rows", b"0"))
+            answers[2] = int(fields.get(b"rows", b"0"))
         return answers
 
     real = ShardStore._exchange
     patch.setattr(ShardStore, "_exchange", exchange)
+
+
+def requests_of_before_a_takeover_forgotten(patch: Patch) -> None:
+    async def begin(self: router.Router, start: int) -> None:
+        self._window = RequestWindow()
+
+    patch.setattr(router.Router, "begin", begin)
+
+
+def requests_carried_out_again(patch: Patch) -> None:
+    patch.setattr(RequestWindow, "check", lambda *_: None)
 
 
 def waves_out_of_order(patch: Patch) -> None:
@@ -236,7 +248,7 @@ MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     publish_before_commit: frozenset({"published-uncommitted"}),
     ordinals_reused: frozenset({"position", "rows"}),
     marker_before_its_states_are_acknowledged: frozenset({"marker-early"}),
-    published_too_early: frozenset({"published-early"}),
+    published_too_early: frozenset({"published-early", "marker-early"}),  # markers wait for it
     lost_reply_taken_for_success: frozenset(
         {"position", "rows", "barrier", "marker-early", "published-uncommitted"}
     ),
@@ -247,6 +259,8 @@ MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     nothing_published_again_after_a_takeover: frozenset({"published-early", "updates-final", "marker-early"}),
     ids_of_other_shards_published_again: frozenset({"tombstone"}),
     row_count_not_compared: frozenset({"rows", "rest", "updates-rows"}),
+    requests_of_before_a_takeover_forgotten: frozenset({"replayed-op"}),
+    requests_carried_out_again: frozenset({"replayed-op"}),
     waves_out_of_order: frozenset({"rows", "updates-rows"}),
     tombstone_with_an_older_lsn: frozenset({"tombstone", "published-early"}),
     repeated_frames_applied: frozenset({"rows", "position", "dead-letter"}),

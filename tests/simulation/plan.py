@@ -47,6 +47,8 @@ class Plan:
             publish_window=rng.choice([1, 1 << 20, 1 << 20]),
             mark_after=rng.choice([0.003, 0.003, 0.3]),
         )
+        parts = Random(f"marker:{seed}")  # of its own: the seeds that find planted bugs stay the same
+        limits = replace(limits, marker_bytes=parts.choice([100, 150, 1 << 20]))
         heavy = rng.choice([0.0, 1.0, 2.0, 4.0])
         faults = ["redis_cut_before", "redis_cut_midway", "redis_reply_lost", "redis_late"]
         faults += ["log_append_lost", "log_ack_lost", "log_append_late", "log_read_failed"]

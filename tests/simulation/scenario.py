@@ -42,6 +42,7 @@ class Scenario:
         self._started = 0
         self.trainers = [Trainer(name, world, self.log, plan.spec, self._stands) for name in "ab"]
         self._evicted: set[int] = set()
+        self._eviction = world.random("eviction")
 
     def make_redis(self, world: World) -> FakeRedis:
         """Return the store; a scenario with several servers has its own."""
@@ -165,7 +166,8 @@ class Scenario:
         if self.judge.timelines[shard].at(int(self.judge.fields(shard).get(b"next", b"0"))).table:
             self._evicted.add(shard)
             self.judge.evicted.add(shard)
-            self._key(shard, b"v")
+            image = self.judge.timelines[shard].at(int(self.judge.fields(shard)[b"next"])).image
+            self._key(shard, self._eviction.choice([b"v", b"s"]) if image[1] else b"v")
 
     def _key(self, shard: int, *names: bytes) -> None:
         stem = b"dl:{%s:%d}:" % (TABLE.encode(), shard)

@@ -17,11 +17,11 @@ from driftline.client.pending import Pending
 from driftline.client.publisher import Publisher
 from driftline.client.splitting import Sender
 from driftline.errors import LogUnavailableError
-from driftline.frames.events import RESTORE_ROWS, Op, Origin, write_event
+from driftline.frames.events import RESTORE_ROWS, Op, Origin
 from driftline.frames.headers import Keyring
 from driftline.ids import producer_id
 from driftline.log.base import Outgoing
-from driftline.ops.requests import request
+from driftline.ops.requests import Signer
 from driftline.shard.spec import TableSpec
 from tests.oracle import wire, writing
 from tests.oracle.hashing import shard_of
@@ -130,6 +130,7 @@ class Operator:
         self._log = log.handle(world.process("operator"))
         self._keyring, self._spec = keyring, spec
         self._requester = producer_id("operator")
+        self._asked: list[Outgoing] = []
 
     async def run(self, count: int) -> None:
         """Ask for the table and then for `count` more ops."""
@@ -139,7 +140,11 @@ class Operator:
             await self._ask(self._some_request())
 
     def _request(self, kind: str, target: str, body: dict[str, object]) -> Outgoing:
-        return request(kind, target, body, self._requester, self._keyring)
+        return self._signed(Op(kind, target, 0, Origin(self._requester, 0, 0), body))
+
+    def _signed(self, op: Op) -> Outgoing:
+        # the log is short enough for what was signed at its begin to be good to its end
+        return Signer(GROUP, self._requester, self._keyring).sign(op, 0, self._rng.randbytes(16))
 
     def _some_request(self) -> Outgoing:
         rng, draw = self._rng, self._rng.random()
@@ -156,8 +161,14 @@ class Operator:
             if rng.random() < 0.3:
                 changed["init"] = {"seed": 99, "scale": 0.5}  # refused: that is fixed for life
             return self._request("spec", TABLE, changed)
-        if draw < 0.95:
-            return self._request("prepare", GROUP, {"version": "V"})  # refused by the router
+        return self._nonsense(draw)
+
+    def _nonsense(self, draw: float) -> Outgoing:
+        """Return what the router refuses."""
+        if draw < 0.93:
+            return self._request("prepare", GROUP, {"version": "V"})
+        if draw < 0.97:
+            return self._rng.choice(self._asked)  # somebody has captured it
         return Outgoing(self._request("barrier", GROUP, {}).value)  # nobody has signed it
 
     def _restore_rows(self) -> Outgoing:
@@ -167,10 +178,10 @@ class Operator:
         state = np.array([[rng.random() for _ in range(spec.state_size)] for _ in ids], np.float32)
         origin = Origin(self._requester, 0, 0)
         state = state.reshape(len(ids), spec.state_size)
-        value = write_event(Op(RESTORE_ROWS, TABLE, 0, origin, {}, np.array(ids, np.uint64), rows, state))
-        return Outgoing(value, None, self._keyring.sign(value))
+        return self._signed(Op(RESTORE_ROWS, TABLE, 0, origin, {}, np.array(ids, np.uint64), rows, state))
 
     async def _ask(self, outgoing: Outgoing) -> None:
+        self._asked.append(outgoing)
         while True:
             try:
                 await self._log.append(topics.ops(GROUP), 0, [outgoing])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from driftline.log import open_log
@@ -38,20 +39,35 @@ def expire(url: str, topic: str, partition: int, before: int) -> None:
 
 def recreate(url: str, topic: str, partitions: int) -> None:
     """Delete a topic and make an empty one of the same name."""
+    delete(url, topic)
+    create(url, topic, partitions)
 
-    async def delete() -> None:
+
+def delete(url: str, topic: str) -> None:
+    """Delete a topic and wait until nobody sees it."""
+
+    async def run() -> None:
         async with _admin(url) as admin:
             await admin.delete_topics([topic])
 
-    asyncio.run(delete())
+    asyncio.run(run())
     until(lambda: topic not in asyncio.run(_topics(url)), f"topic {topic} is gone")
-    create(url, topic, partitions)
 
 
 def create(url: str, topic: str, partitions: int) -> None:
     async def run() -> None:
         async with open_log(url) as log:
             await log.create_topic(topic, partitions)
+
+    asyncio.run(run())
+
+
+def alter(url: str, topic: str, settings: Mapping[str, str]) -> None:
+    """Change settings of a topic."""
+
+    async def run() -> None:
+        async with _admin(url) as admin:
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict(settings))])
 
     asyncio.run(run())
 

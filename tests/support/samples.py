@@ -103,9 +103,11 @@ def record(
     at: int | None = None,
     keyring: Keyring | None = KEYRING,
     headers: Headers = (),
+    group: str = "default",
 ) -> Record:
     """Return `event` as a record of the log; ops are signed, `at` is the log time in ms."""
-    value = event if isinstance(event, bytes) else write_event(event)
+    more = {"group": group} if isinstance(event, Op) else {}
+    value = event if isinstance(event, bytes) else write_event(event, more=more)
     signature = keyring.sign(value) if keyring is not None and isinstance(event, Op) else ()
     return Record(offset, 1_000_000 + offset if at is None else at, None, value, (*headers, *signature))
 

@@ -10,8 +10,11 @@ import pytest
 
 from driftline.errors import FrameError, StateError
 from driftline.frames.events import Delete, Gradient, Op, Upsert
+from driftline.ids import MAX_INGEST_PARTITIONS, ingest_producer
 from driftline.shard import acceptance
-from driftline.shard.position import Position, Producer
+from driftline.shard.acceptance import Aged
+from driftline.shard.position import Position
+from driftline.shard.producers import Producer
 from driftline.shard.spec import Policy
 from tests.support.samples import (
     FOREIGN,
@@ -50,11 +53,24 @@ def test_log_time_is_a_running_maximum() -> None:
 
 def test_the_silent_are_forgotten_once_longer_silent_than_the_ttl() -> None:
     position = Position(time=0)
-    position.producers[P], position.producers[Q] = Producer(0, 1, 0), Producer(0, 1, 1)
-    position.restored[A], position.restored[B] = (5, 0), (6, 1)
-    assert acceptance.advance_time(position, TTL, TTL) == ([], [])
-    assert acceptance.advance_time(position, TTL + 1, TTL) == ([P], [A])
+    position.producers.set(P, 0, 1, 0)
+    position.producers.set(Q, 0, 1, 1)
+    position.restored.set(u64([A]), 5, 0)
+    position.restored.set(u64([B]), 6, 1)
+    assert acceptance.advance_time(position, TTL, TTL) == Aged([], [], [])
+    assert acceptance.advance_time(position, TTL + 1, TTL) == Aged([P], [], [A])
     assert (list(position.producers), list(position.restored)) == ([Q], [B])
+
+
+def test_a_partition_of_the_ingest_topic_is_never_forgotten_and_costs_one_step_per_ttl() -> None:
+    position = Position()
+    last, beyond = ingest_producer(MAX_INGEST_PARTITIONS - 1), ingest_producer(MAX_INGEST_PARTITIONS)
+    for name in (last, P, beyond):
+        position.producers.set(name, 2, 7, 0)
+    assert acceptance.advance_time(position, TTL + 1, TTL) == Aged([P, beyond], [last], [])
+    assert {name: position.producers[name] for name in position.producers} == {last: Producer(2, 7, TTL + 1)}
+    assert acceptance.advance_time(position, 2 * TTL + 1, TTL) == Aged([], [], []), "it counts as heard of"
+    assert not acceptance.take_seq(position, gradient([A], 7, producer=last, epoch=2))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +78,7 @@ def test_the_silent_are_forgotten_once_longer_silent_than_the_ttl() -> None:
 )
 def test_a_sequence_number_counts_once_per_producer_epoch(epoch: int, seq: int, fresh: bool) -> None:
     position = Position(time=50)
-    position.producers[P] = Producer(1, 5, 10)
+    position.producers.set(P, 1, 5, 10)
     assert acceptance.take_seq(position, gradient([A], seq, epoch=epoch)) is fresh
     seen = position.producers[P]
     assert (seen.epoch, seen.seq) == ((epoch, seq) if fresh else (1, 5))
@@ -116,6 +132,13 @@ def test_a_frame_may_be_exactly_as_large_as_the_policy_says() -> None:
     assert reason(acceptance.check_allowed, gradient([A], 1), limit + 1, Position(), TABLE) == "oversized"
 
 
+def test_a_delete_weighs_as_if_it_carried_its_rows() -> None:
+    wide = replace(TABLE, dim=64)
+    limit = wide.policy.max_frame
+    acceptance.check_allowed(delete([A, B], 1), limit - 2 * 64 * 4, Position(), wide)
+    assert reason(acceptance.check_allowed, delete([A, B], 1), limit - 511, Position(), wide) == "oversized"
+
+
 def test_a_quarantined_producer_is_shut_out_and_nobody_else() -> None:
     position = Position(quarantined={P: 3})
     assert reason(acceptance.check_allowed, gradient([A], 1), 100, position, TABLE) == "quarantined"
@@ -148,7 +171,8 @@ def test_rows_read_at_or_before_the_last_restore_are_stale(
 
 def test_only_ids_that_a_restore_rows_names_are_superseded() -> None:
     position = Position()
-    position.restored[A], position.restored[C] = (10, 0), (20, 0)
+    position.restored.set(u64([A]), 10, 0)
+    position.restored.set(u64([C]), 20, 0)
     assert acceptance.superseded(u64([A, B, C]), 10, position).tolist() == [True, False, True]
     assert acceptance.superseded(u64([A, B, C]), 11, position).tolist() == [False, False, True]
     assert acceptance.superseded(u64([A, B, C]), 21, position).tolist() == [False, False, False]

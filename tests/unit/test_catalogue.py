@@ -11,25 +11,26 @@ from driftline.errors import FrameError
 from driftline.frames.events import BARRIER, SPEC, Op
 from driftline.log import Outgoing, Record
 from driftline.ops.catalogue import Catalogue
-from driftline.ops.requests import MAX_BODY, op_number, read_op, request
+from driftline.ops.requests import MAX_BODY, Signer, op_number, read_op
 from driftline.shard.spec import TableSpec
 from tests.support.memory_log import MemoryLog
 from tests.support.samples import KEYRING, STRANGER, TABLE, P, gradient, record
 
 OPS = "default.ops"
+SIGNER = Signer("default", P, KEYRING)
 
 
 def asked(kind: str = BARRIER, body: dict[str, object] | None = None) -> Record:
-    outgoing = request(kind, "items", body or {}, P, KEYRING)
+    outgoing = SIGNER.request(kind, "items", body or {}, 0)
     return Record(0, 0, None, outgoing.value, outgoing.headers)
 
 
 def birth(spec: TableSpec) -> Outgoing:
-    return request(SPEC, spec.name, spec.to_json(), P, KEYRING)
+    return SIGNER.request(SPEC, spec.name, spec.to_json(), 0)
 
 
 def test_a_request_reads_back_as_the_op_asked_for() -> None:
-    op = read_op(asked(BARRIER, {"kind": "version"}), KEYRING)
+    op = read_op(asked(BARRIER, {"kind": "version"}), KEYRING, "default").op
     assert (op.kind, op.table, op.body, op.origin.producer) == (BARRIER, "items", {"kind": "version"}, P)
 
 
@@ -45,18 +46,18 @@ def test_nothing_unsigned_is_an_op() -> None:
         record(gradient([1], 1), 0),
     ):
         with pytest.raises(FrameError, match="forged"):
-            read_op(forged, KEYRING)
+            read_op(forged, KEYRING, "default")
     with pytest.raises(FrameError, match="forged"):
-        read_op(good, STRANGER)
+        read_op(good, STRANGER, "default")
 
 
 def test_a_body_that_markers_could_not_repeat_is_refused_on_both_sides() -> None:
-    request(BARRIER, "items", {"x": "a" * (MAX_BODY - 8)}, P, KEYRING)
+    SIGNER.request(BARRIER, "items", {"x": "a" * (MAX_BODY - 8)}, 0)
     with pytest.raises(FrameError, match="oversized"):
-        request(BARRIER, "items", {"x": "a" * (MAX_BODY - 7)}, P, KEYRING)
+        SIGNER.request(BARRIER, "items", {"x": "a" * (MAX_BODY - 7)}, 0)
     value = record(Op(BARRIER, "items", 0, gradient([], 0).origin, {"x": "a" * MAX_BODY}), 0)
     with pytest.raises(FrameError, match="oversized"):
-        read_op(value, KEYRING)
+        read_op(value, KEYRING, "default")
 
 
 class Rig:
@@ -80,7 +81,7 @@ def rig() -> Rig:
 
 async def test_catching_up_finds_every_table_and_where_it_was_born(rig: Rig) -> None:
     users = replace(TABLE, name="users")
-    await rig.ask(birth(TABLE), request(BARRIER, "default", {}, P, KEYRING), birth(users))
+    await rig.ask(birth(TABLE), SIGNER.request(BARRIER, "default", {}, 0), birth(users))
     await rig.catalogue.catch_up()
     assert {name: (b.spec, b.offset) for name, b in rig.catalogue.tables.items()} == {
         "items": (TABLE, 0),
@@ -109,7 +110,7 @@ async def test_what_is_no_valid_spec_of_this_group_is_passed_over(rig: Rig) -> N
         Outgoing(b"garbage"),
         Outgoing(birth(TABLE).value),  # unsigned
         birth(replace(TABLE, group="other")),
-        *(request(SPEC, "items", body, P, KEYRING) for body in bodies),
+        *(SIGNER.request(SPEC, "items", body, 0) for body in bodies),
     )
     await rig.catalogue.catch_up()
     assert rig.catalogue.tables == {}

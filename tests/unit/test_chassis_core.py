@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from driftline.errors import ConfigError, StateError, TimedOutError
+from driftline.errors import ConfigError, PositionError, StateError, TimedOutError
 from driftline.log.base import Record
 from driftline_services.chassis.core import Chassis
 from driftline_services.chassis.handler import Batch, Flow, TopicPartition
@@ -43,6 +43,9 @@ class Spy:
 
     async def apply(self, batch: Batch) -> None:
         await self._step("apply")
+
+    async def lost(self, tp: TopicPartition, error: PositionError) -> None:
+        raise error
 
     async def release(self, partitions: frozenset[TopicPartition]) -> None:
         await self._step("release")

@@ -10,7 +10,7 @@ import pytest
 from driftline.errors import PositionError
 from driftline.log.base import Record
 from driftline_services.chassis.handler import Batch, TopicPartition
-from driftline_services.chassis.lanes import Budget, Delivery, Lane, LaneLimits
+from driftline_services.chassis.lanes import Budget, Delivery, Lane, LaneLimits, Loss
 
 TP = TopicPartition("t", 0)
 
@@ -22,12 +22,15 @@ class Bench:
         self.moves: list[tuple[int, int]] = []
         self.applied: list[tuple[int, int]] = []
         self.errors: list[BaseException] = []
+        self.losses: list[str] = []
+        self.nowhere = False
         self.gate = asyncio.Event()
         self.gate.set()
         self.budget = Budget(1000)
         self.lane = Lane(
             TP,
             apply=self.apply,
+            lost=self.lost,
             move=self.move,
             budget=self.budget,
             limits=LaneLimits(batches=batches, bytes=1000),
@@ -36,6 +39,11 @@ class Bench:
 
     async def move(self, tp: TopicPartition, position: int, turn: int) -> None:
         self.moves.append((position, turn))
+        if self.nowhere:
+            raise PositionError("not in the log")
+
+    async def lost(self, tp: TopicPartition, error: PositionError) -> None:
+        self.losses.append(str(error))
 
     async def apply(self, batch: Batch) -> None:
         await self.gate.wait()
@@ -75,6 +83,43 @@ async def test_batches_are_applied_in_order(bench: Bench) -> None:
     bench.put(5, 7)
     await settle()
     assert bench.applied == [(0, 5), (5, 7)]
+
+
+async def test_a_loss_is_reported_behind_what_was_fetched_before(bench: Bench) -> None:
+    bench.gate.clear()
+    bench.put(0, 5)
+    bench.lane.lose(Loss(TP, bench.turn, PositionError("gone")))
+    await settle()
+    assert bench.losses == []
+    bench.gate.set()
+    await settle()
+    assert (bench.applied, bench.losses, bench.errors) == ([(0, 5)], ["gone"], [])
+
+
+async def test_a_lane_with_a_loss_is_held_until_resumed(bench: Bench) -> None:
+    bench.lane.lose(Loss(TP, bench.turn, PositionError("gone")))
+    await settle()
+    wanting = [bench.lane.wanting]
+    await bench.lane.resume(7)
+    assert [*wanting, bench.lane.wanting] == [False, True]
+    assert bench.losses == ["gone"]
+
+
+async def test_a_loss_of_an_earlier_turn_is_refused(bench: Bench) -> None:
+    earlier = bench.turn
+    await bench.lane.seek(3)
+    bench.lane.lose(Loss(TP, earlier, PositionError("gone")))
+    await settle()
+    assert bench.losses == []
+    assert bench.lane.wanting
+
+
+async def test_a_position_that_cannot_be_moved_to_is_a_loss(bench: Bench) -> None:
+    bench.nowhere = True
+    await bench.lane.seek(3)
+    await settle()
+    assert (bench.losses, bench.errors) == (["not in the log"], [])
+    assert not bench.lane.wanting
 
 
 async def test_a_gap_within_a_turn_is_fatal(bench: Bench) -> None:
@@ -202,6 +247,7 @@ async def test_an_exception_is_reported_and_ends_the_lane(step: str) -> None:
     lane = Lane(
         TP,
         apply=failing if step == "apply" else bench.apply,
+        lost=bench.lost,
         move=failing if step == "move" else bench.move,
         budget=bench.budget,
         limits=LaneLimits(batches=2, bytes=1000),

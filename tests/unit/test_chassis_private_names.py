@@ -1,4 +1,4 @@
-"""The private names of Faust and aiokafka the chassis leans on.
+"""The private names of Faust and aiokafka the chassis and the Kafka log lean on.
 
 Not a test of theirs: when an upgrade breaks one of these, what stands in the
 chassis module named beside it has to be looked at again. Releases are pinned in
@@ -12,9 +12,12 @@ from collections.abc import Callable
 
 import aiokafka
 import pytest
-from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import Subscription, SubscriptionState, TopicPartitionState
+from aiokafka.protocol import fetch
+from aiokafka.record.util import calc_crc32c
 from faust.app.base import App
 from faust.tables.recovery import Recovery
 from faust.transport.conductor import Conductor
@@ -172,3 +175,35 @@ def test_listing_topics_names_none_and_so_creates_none() -> None:
 def test_what_the_batch_consumer_replaces_is_there_to_be_replaced(name: str) -> None:
     assert name in vars(Consumer)
     assert name in vars(BatchConsumer)
+
+
+def test_fetches_pass_through_send_of_the_client_that_the_consumer_has_from_its_birth() -> None:
+    # log.kafka.guarding: the answer of a fetch is mended on its way
+    assert parameters(AIOKafkaClient.send) == ["self", "node_id", "request", "group"]
+    assert "self._client = AIOKafkaClient(" in source(aiokafka.AIOKafkaConsumer.__init__)
+    assert "response = await self._client.send(node_id, request)" in source(Fetcher._proc_fetch_request)
+    assert "FetchRequest(" in source(Fetcher._get_actions_per_node)
+
+
+def test_the_records_of_a_partition_stand_last_in_the_answer_of_a_fetch() -> None:
+    body = source(Fetcher._proc_fetch_request)
+    assert "for topic, partitions in response.topics:" in body
+    assert "records = MemoryRecords(part_data[-1])" in body
+    answers = [kind for name, kind in vars(fetch).items() if name.startswith("FetchResponse_v")]
+    assert answers
+    for kind in answers:
+        partitions = kind.SCHEMA.fields[kind.SCHEMA.names.index("topics")].array_of.fields[1].array_of
+        assert partitions.names[-1] == "message_set"
+
+
+def test_a_checksum_is_compared_before_a_batch_is_decompressed() -> None:
+    # log.kafka.unpacking leaves a batch with a wrong one as it is
+    unpack = source(PartitionRecords._unpack_records)
+    assert unpack.index("validate_crc()") < unpack.index("for record in next_batch")
+    assert calc_crc32c(b"123456789") == 0xE3069283
+
+
+def test_at_most_so_many_records_are_handed_out_at_a_time() -> None:
+    names = parameters(AIOKafkaConsumerThread._fetch_records)
+    assert names == ["self", "consumer", "active_partitions", "timeout", "max_records"]
+    assert "max_records=max_records" in source(AIOKafkaConsumerThread._fetch_records)

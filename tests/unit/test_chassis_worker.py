@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from driftline.errors import ConfigError
+from driftline.errors import ConfigError, PositionError
 from driftline_services.chassis import Batch, Flow, TopicPartition, make_app, serve
 
 
@@ -27,6 +27,9 @@ class Idle:
         return dict.fromkeys(partitions, 0)
 
     async def apply(self, batch: Batch) -> None: ...
+
+    async def lost(self, tp: TopicPartition, error: PositionError) -> None:
+        raise error
 
     async def release(self, partitions: frozenset[TopicPartition]) -> None: ...
 

@@ -1,57 +1,23 @@
-"""Settings: precedence, where a value came from, mistakes, secrets, the signing key."""
+"""Settings: precedence, where a value came from, mistakes."""
 
 from __future__ import annotations
 
-import json
-import os
-import stat
-import subprocess
-import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from driftline.cli.config_command import app, read_flags
-from driftline.config import Loaded, Settings, load_settings, new_key, redact_url, signing_key
+from driftline.config import Settings
 from driftline.config.loading import Source, SourceKind, line_of
-from driftline.config.reference import fill
 from driftline.config.settings import parse_size
-from driftline.errors import ConfigError
-from driftline.frames.headers import Keyring
+from tests.support.settings import KEY, complaint, load
 
-KEY = "ab" * 32
-DOCS = Path(__file__).parents[2] / "docs" / "reference"
 NAMES = ("group", "instance_id", "http_host")
+
+
 """Settings that take any word, so that values can be told apart by it."""
-
-
-def load(
-    cwd: Path,
-    flags: Mapping[str, object] | None = None,
-    environ: Mapping[str, str] | None = None,
-    toml: str | None = None,
-) -> Loaded:
-    if toml is not None:
-        (cwd / "driftline.toml").write_text(toml)
-    return load_settings(flags or {}, cwd=cwd, environ=environ or {})
-
-
-def complaint(
-    cwd: Path,
-    flags: Mapping[str, object] | None = None,
-    environ: Mapping[str, str] | None = None,
-    toml: str | None = None,
-) -> str:
-    with pytest.raises(ConfigError) as caught:
-        load(cwd, flags, environ, toml)
-    return str(caught.value)
 
 
 # Precedence and provenance
@@ -253,207 +219,11 @@ def test_a_misspelt_port_is_not_taken_for_kubernetes(tmp_path: Path) -> None:
     assert "DRIFTLINE_HTTP_PORT?" in complaint(tmp_path, environ={"DRIFTLINE_HTP_PORT": "80"})
 
 
+def test_text_without_quotes_is_told_to_stand_in_quotes_and_not_repeated(tmp_path: Path) -> None:
+    told = complaint(tmp_path, toml=f'group = "a"\nkey = {KEY}\n')
+    assert told.endswith('; line 2: text stands in quotes: key = "…"')
+    assert KEY not in told
+
+
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     assert "settings file driftline.toml cannot be read: " in complaint(tmp_path, toml="group = ")
-
-
-# Secrets
-
-
-@pytest.mark.parametrize(
-    ("flags", "environ", "toml"),
-    [
-        ({"redis_url": "bad://u:hunter2@h"}, {}, ""),
-        ({"redis_url": "bad://u:a@b/hunter2@h"}, {}, ""),
-        ({}, {"DRIFTLINE_KEY": "hunter2"}, ""),
-        ({}, {"DRIFTLINE_KYE": "hunter2"}, ""),
-        ({}, {}, 'keys = "hunter2"'),
-        ({"log_url": "kafka://u:hunter2@h:9092"}, {}, ""),
-    ],
-)
-def test_a_mistake_shows_no_secret(
-    tmp_path: Path, flags: dict[str, object], environ: dict[str, str], toml: str
-) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load(tmp_path, flags, environ, toml)
-    assert "hunter2" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None  # a chained validation error would be printed with it
-
-
-def test_printed_settings_show_no_secret() -> None:
-    settings = Settings.model_validate({"key": KEY, "redis_url": "redis://u:hunter2@h:1/0"})
-    assert KEY not in repr(settings) + str(settings)
-    assert "hunter2" not in repr(settings) + str(settings)
-
-
-_WORD = st.text(
-    st.characters(codec="ascii", exclude_characters="\n", categories=["L", "N", "P", "S"]), min_size=1
-)
-
-
-@given(password=_WORD)
-def test_a_password_in_a_url_is_never_shown(password: str) -> None:
-    secret = f"<{password}>"
-    assert secret not in redact_url(f"redis://user:{secret}@host:6379/0")
-
-
-def test_a_url_without_a_password_is_shown_as_it_is() -> None:
-    assert redact_url("redis://host:6379/0?db=1") == "redis://host:6379/0?db=1"
-
-
-# The signing key
-
-
-def local(path: Path) -> Settings:
-    return Settings(data_dir=path / "data")
-
-
-def test_a_local_run_makes_its_key_once(tmp_path: Path) -> None:
-    first = signing_key(local(tmp_path))
-    Keyring.parse(first)
-    assert signing_key(local(tmp_path)) == first
-
-
-def test_the_key_file_is_for_its_owner_only_and_alone(tmp_path: Path) -> None:
-    signing_key(local(tmp_path))
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["key"]
-    assert stat.S_IMODE((tmp_path / "data" / "key").stat().st_mode) == 0o600
-
-
-ASK = """
-import sys
-from pathlib import Path
-from driftline.config import Settings, signing_key
-for line in sys.stdin:
-    print(signing_key(Settings(data_dir=Path(line.strip()))), flush=True)
-"""
-
-
-def test_processes_that_start_together_get_the_same_key(tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        command = [sys.executable, "-c", ASK]
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            )
-            for _ in range(4)
-        ]
-        for attempt in range(50):
-            for process in processes:
-                assert process.stdin is not None
-                process.stdin.write(f"{tmp_path / str(attempt)}\n")
-                process.stdin.flush()
-            keys = [process.stdout.readline() for process in processes if process.stdout is not None]
-            assert len(set(keys)) == 1
-            assert os.listdir(tmp_path / str(attempt)) == ["key"]
-
-
-def test_the_loser_of_the_race_takes_the_winners_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = os.link
-
-    def rival(source: Path, target: Path) -> None:
-        target.write_text(KEY)
-        link(source, target)
-
-    monkeypatch.setattr(os, "link", rival)
-    assert signing_key(local(tmp_path)) == KEY
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["key"]
-
-
-def test_a_key_given_wins_over_a_key_file(tmp_path: Path) -> None:
-    settings = Settings.model_validate({"key": KEY, "key_file": tmp_path / "gone"})
-    assert signing_key(settings) == KEY
-
-
-def test_a_key_file_may_hold_retired_keys(tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text(f"{KEY},{new_key()}\n")
-    text = signing_key(Settings(key_file=tmp_path / "keys"))
-    assert len(Keyring.parse(text).retired) == 1
-
-
-def test_a_key_file_that_was_named_is_never_made_up(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"key_file .*gone.* cannot be read: No such file"):
-        signing_key(Settings(key_file=tmp_path / "gone"))
-
-
-def test_a_malformed_key_file_is_named_and_not_quoted(tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("hunter2")
-    with pytest.raises(ConfigError, match=r"keys': key 1 of 1") as caught:
-        signing_key(Settings(key_file=tmp_path / "keys"))
-    assert "hunter2" not in str(caught.value)
-
-
-def test_kafka_without_a_key_tells_how_to_make_one(tmp_path: Path) -> None:
-    settings = Settings(log_url="kafka://h:9092", data_dir=tmp_path)
-    with pytest.raises(ConfigError, match="driftline config new-key"):
-        signing_key(settings)
-    assert list(tmp_path.iterdir()) == []
-
-
-# The command
-
-
-def run(*words: str, environ: Mapping[str, str] | None = None) -> str:
-    root = typer.Typer()
-    root.add_typer(app, name="config")
-    result = CliRunner().invoke(root, ["config", *words], env=dict(environ or {}), catch_exceptions=False)
-    assert result.exit_code == 0
-    return result.stdout
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in os.environ:
-        if name.startswith("DRIFTLINE_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_show_prints_value_and_source_of_every_setting(here: Path) -> None:
-    (here / "driftline.toml").write_text('group = "g"\n')
-    lines = run(
-        "show", "--http-port", "1", environ={"DRIFTLINE_REDIS_URL": "redis://u:hunter2@h:1/0"}
-    ).splitlines()
-    shown = {line.split()[0]: " ".join(line.split()[1:]) for line in lines}
-    assert set(shown) == set(Settings.model_fields)
-    assert shown["group"] == "g driftline.toml line 1"
-    assert shown["http_port"] == "1 flag --http-port"
-    assert shown["redis_url"] == "redis://u:***@h:1/0 environment DRIFTLINE_REDIS_URL"
-    assert shown["key"] == "- default"
-
-
-def test_show_can_print_json(here: Path) -> None:
-    shown = json.loads(run("show", "--json", "--cache-bytes=1KiB", environ={"DRIFTLINE_KEY": KEY}))
-    assert shown["file"] is None
-    assert shown["settings"]["cache_bytes"] == {"value": 1024, "source": "flag", "place": "--cache-bytes"}
-    assert shown["settings"]["key"] == {"value": "***", "source": "environment", "place": "DRIFTLINE_KEY"}
-
-
-def test_path_prints_the_file_in_force(here: Path) -> None:
-    (here / "driftline.toml").touch()
-    assert run("path").strip() == str(here / "driftline.toml")
-
-
-def test_new_key_prints_a_fresh_key_each_time(here: Path) -> None:
-    keys = {run("new-key").strip() for _ in range(2)}
-    assert len(keys) == 2
-    for key in keys:
-        Keyring.parse(key)
-
-
-@pytest.mark.parametrize("words", [["group"], ["--group"], ["--key", KEY], [f"--key={KEY}"], ["--", "x"]])
-def test_words_that_are_no_settings_are_refused(words: list[str]) -> None:
-    with pytest.raises(ConfigError) as caught:
-        read_flags(words)
-    assert KEY not in str(caught.value)
-
-
-# The page
-
-
-def test_the_page_lists_what_there_is() -> None:
-    page = (DOCS / "configuration.md").read_text("utf-8")
-    assert fill(page) == page, "run: python -m driftline.config.reference docs/reference/configuration.md"
-    assert all(f"| `{name}` |" in page for name in Settings.model_fields)

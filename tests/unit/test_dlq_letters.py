@@ -5,7 +5,8 @@ import pytest
 
 from driftline.cli.dlq_command import hexdump, parse_since
 from driftline.dlq import letters as form
-from driftline.dlq.letters import Letter, Mark, Place, Status, fold, metadata, read_record
+from driftline.dlq.letters import At, Letter, Mark, Place, Status, fold, metadata, read_record
+from driftline.dlq.replaying import producer_name
 from driftline.errors import FrameError, InputError
 from driftline.frames.events import Gradient, Origin, write_event
 from driftline.frames.reasons import Reason
@@ -79,8 +80,27 @@ def test_a_letter_written_twice_is_one_and_a_mark_settles_it() -> None:
 
 
 def test_a_replay_mark_says_where_the_frame_is_now() -> None:
-    mark = read_record(stored(form.replayed(PLACE, Place(3, 2000))), PLACE.partition)
-    assert mark == Mark(PLACE, Status.REPLAYED, Place(3, 2000))
+    mark = read_record(stored(form.replayed(PLACE, At(3, 2000))), PLACE.partition)
+    assert mark == Mark(PLACE, Status.REPLAYED, At(3, 2000))
+
+
+def test_letters_of_two_generations_of_a_log_are_two() -> None:
+    rejected = Rejected(RECORD, Reason.WRONG_DIM, "no")
+    old, new = (stored(dead_letter("t", PLACE.partition, rejected, gen)) for gen in (1, 2))
+    assert (old.key, new.key) == (b"3:1042", b"2:3:1042")
+    mark = read_record(stored(form.dropped(letter_in(new).place)), PLACE.partition)
+    assert isinstance(mark, Mark)
+    found = fold([letter_in(old), letter_in(new), mark])
+    assert {str(place): letter.status for place, letter in found.items()} == {
+        "3:1042": Status.OPEN,
+        "2:3:1042": Status.DROPPED,
+    }
+    assert Place.parse("2:3:1042") == letter_in(new).place
+
+
+def test_replays_of_two_generations_are_two_producers() -> None:
+    names = {producer_name(Place(3, 1042, generation)) for generation in (1, 2, 3)}
+    assert names == {"dlq:3:1042", "dlq:2:3:1042", "dlq:3:3:1042"}
 
 
 @pytest.mark.parametrize("key", [None, b"", b"x", b"3:", b"4:1042", "\u0663:1".encode(), b"3:1042:1"])
@@ -89,7 +109,10 @@ def test_what_is_no_letter_of_the_partition_is_passed_over(key: bytes | None) ->
     assert read_record(Record(5, 2000, key, record.value, record.headers), PLACE.partition) is None
 
 
-@pytest.mark.parametrize("text", ["", "3", "3:", ":1", "-1:2", "3:1042 ", "a:b", "\u0663:1", "3:" + "9" * 20])
+@pytest.mark.parametrize(
+    "text",
+    ["", "3", "3:", ":1", "-1:2", "3:1042 ", "1:3:1042", "0:3:1042", "a:b", "\u0663:1", "3:" + "9" * 20],
+)
 def test_a_place_that_is_none_is_named(text: str) -> None:
     with pytest.raises(InputError, match="PARTITION:OFFSET"):
         Place.parse(text)

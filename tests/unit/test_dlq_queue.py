@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from driftline import topics
-from driftline.dlq import DeadLetters, Letter, Place, Refused, Replayed, Status
+from driftline.dlq import At, DeadLetters, Letter, Place, Refused, Replayed, Status
 from driftline.errors import InputError, UnknownTableError
 from driftline.frames.events import Gradient, Op, Origin, Upsert, read_event, write_event
 from driftline.frames.reasons import Reason
@@ -68,6 +68,32 @@ async def test_a_table_that_is_not_there_is_named(log: Log) -> None:
         await DeadLetters.of(log, "other")
 
 
+async def test_a_name_that_is_nearly_a_table_s_is_answered_with_it(log: Log) -> None:
+    await log.create_topic(topics.dead_letters("interactions"), 1)
+    with pytest.raises(UnknownTableError, match="did you mean interactions"):
+        await DeadLetters.of(log, "interaction")
+
+
+@pytest.mark.parametrize(
+    ("source", "place", "why"),
+    [("default.ops", Place(0, 7), "ask for the op anew"), ("driftline.ingest", Place(3, 7), "send it again")],
+)
+async def test_letters_of_a_topic_that_is_no_table_s_are_found_and_dropped_but_not_replayed(
+    log: Log, source: str, place: Place, why: str
+) -> None:
+    await log.create_topic(f"{source}.dlq", 1)
+    rejected = Rejected(Record(place.offset, 1, None, b"{}"), Reason.BAD_MESSAGE, "bad")
+    await log.append(f"{source}.dlq", 0, [dead_letter(source, place.partition, rejected)])
+    letters = await DeadLetters.of(log, source)
+    assert [each.place for each in await letters.letters()] == [place]
+    (refused,) = await letters.replay([place])
+    assert isinstance(refused, Refused)
+    assert why in refused.why
+    assert (await letters.find(place))[1].value == b"{}"
+    assert await letters.drop([place]) == [place]
+    assert not await letters.letters()
+
+
 async def test_letters_come_by_place_each_once(log: Log, dead: DeadLetters) -> None:
     for place in (Place(1, 9), Place(0, 4), Place(1, 9), Place(1, 2)):
         await refuse(log, place, write_event(GRADIENT))
@@ -90,7 +116,7 @@ async def test_a_replayed_frame_says_the_same_under_a_producer_of_its_own(
     trace: Headers = (("traceparent", b"00-a-b-01"), ("dl-mac", b"0"))
     await refuse(log, Place(0, 7), write_event(GRADIENT, as_dtype=dtype), Reason.WRONG_SHARD, trace)
     (done,) = await dead.replay([Place(0, 7)])
-    assert done == Replayed(Place(0, 7), Place(1, 0), 0), "to the shard that the frame names"
+    assert done == Replayed(Place(0, 7), At(1, 0), 0), "to the shard that the frame names"
     (record,) = await published(log, 1)
     event = read_event(record.value, limit=MAX_FRAME)
     assert isinstance(event, Gradient)
@@ -109,7 +135,7 @@ async def test_what_was_replayed_is_settled_and_not_replayed_again(log: Log, dea
     await dead.replay([Place(1, 7)])
     assert await dead.letters() == []
     (letter,) = await dead.letters(settled=True)
-    assert (letter.status, letter.replayed_at) == (Status.REPLAYED, Place(1, 0))
+    assert (letter.status, letter.replayed_at) == (Status.REPLAYED, At(1, 0))
     assert await dead.replay([Place(1, 7)]) == [Refused(Place(1, 7), "it has been replayed already, at 1:0")]
     assert len(await published(log, 1)) == 1
 

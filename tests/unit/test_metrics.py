@@ -73,7 +73,11 @@ def test_every_metric_that_the_module_defines_is_in_the_list() -> None:
 def test_a_shard_gives_every_metric_but_those_of_the_worker() -> None:
     given = {sample.metric for sample in shard_samples("users", 3, FIGURES, now=1005.0)}
     of_worker = {each for each in METRICS if each.name.startswith("driftline_ingest_")}
-    assert given == set(METRICS) - of_worker - {metrics.OWNED_SHARDS, metrics.FENCE_LOSSES}
+    assert given == set(METRICS) - of_worker - {
+        metrics.OWNED_SHARDS,
+        metrics.FENCE_LOSSES,
+        metrics.OPS_REFUSED,
+    }
 
 
 def test_prometheus_reads_the_figures_of_a_shard() -> None:

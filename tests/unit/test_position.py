@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.errors import PositionError
 from driftline.log.base import Record
-from driftline.shard.position import Position, Producer, fingerprint, producer_value
+from driftline.shard.position import Position, fingerprint, producer_value
+from driftline.shard.producers import Producer, Producers
+from driftline.shard.restored import Restored
 from tests.support.samples import TABLE, born
 
 COUNT = st.integers(0, 2**48)
@@ -34,10 +37,24 @@ def positions(draw: st.DrawFn) -> Position:
         floor=draw(U64),
         prep=draw(st.text(max_size=5)),
         time=draw(COUNT),
-        producers=OrderedDict(sorted(producers.items(), key=lambda item: item[1].time)),
+        producers=known(producers),
         quarantined=draw(st.dictionaries(NAMES, COUNT, max_size=3)),
-        restored=OrderedDict(sorted(restored.items(), key=lambda item: item[1][1])),
+        restored=put_back(restored),
     )
+
+
+def known(producers: Mapping[bytes, Producer]) -> Producers:
+    table = Producers()
+    for name, seen in sorted(producers.items(), key=lambda item: item[1].time):
+        table.set(name, seen.epoch, seen.seq, seen.time)
+    return table
+
+
+def put_back(rows: Mapping[int, tuple[int, int]]) -> Restored:
+    table = Restored()
+    for row, (at, time) in rows.items():
+        table.set(np.array([row], np.uint64), at, time)
+    return table
 
 
 @given(positions())
@@ -47,7 +64,7 @@ def test_the_fields_of_w_read_back_to_the_same_position(position: Position) -> N
     assert [seen.time for seen in again.producers.values()] == [
         seen.time for seen in position.producers.values()
     ]
-    assert [time for _, time in again.restored.values()] == [time for _, time in position.restored.values()]
+    assert again == position
 
 
 @given(positions())
@@ -60,9 +77,21 @@ def test_a_snapshot_holds_every_member(position: Position) -> None:
     }
     rows = zip(tensors["rlsn"].tolist(), tensors["rtime"].tolist(), strict=True)
     assert dict(zip(tensors["rid"].tolist(), rows, strict=True)) == dict(position.restored)
-    assert scalars["quarantined"] == {name.hex(): op for name, op in position.quarantined.items()}
+    shut_out = zip(map(bytes, tensors["qname"]), tensors["qop"].tolist(), strict=True)
+    assert dict(shut_out) == position.quarantined
     assert scalars["next"] == position.next
     assert [str(tensors[name].dtype) for name in ("pname", "pepoch", "pseq")] == ["uint8", "uint32", "uint64"]
+
+
+@given(positions())
+def test_a_snapshot_is_the_same_to_the_bit_whoever_makes_it(position: Position) -> None:
+    scalars, tensors = position.snapshot()
+    fields = dict(reversed(position.fields().items()))  # as Redis may give them
+    others = Position.from_fields(fields).snapshot()
+    assert scalars == others[0]
+    assert {name: (a.shape, a.tobytes()) for name, a in tensors.items()} == {
+        name: (a.shape, a.tobytes()) for name, a in others[1].items()
+    }
 
 
 def test_producers_are_read_back_oldest_first_whatever_order_redis_gives() -> None:
@@ -77,6 +106,9 @@ def test_producers_are_read_back_oldest_first_whatever_order_redis_gives() -> No
         {b"next": b"x"},
         {b"p:" + b"p" * 16: b"1,2"},
         {b"p:" + b"p" * 16: b""},
+        {b"p:" + b"p" * 16: b"1,2,-3"},
+        {b"p:" + b"p" * 16: b"1,2,18446744073709551616"},
+        {b"p:" + b"p" * 15: b"1,2,3"},
         {b"r:x": b"1,2"},
         {b"r:7": b"1"},
         {b"q:" + b"q" * 16: b"?"},

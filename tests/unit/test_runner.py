@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from driftline import topics
 from driftline.errors import FenceLostError, PositionError, StateError
 from driftline.frames.events import Event
+from driftline.frames.markers import Markers
 from driftline.frames.states import TOMBSTONE, Marker, States, read_update
+from driftline.ids import producer_id
 from driftline.log.base import Record
 from driftline.rows.connection import RedisConnection
 from driftline.rows.fields import read_fields
-from driftline.rows.layout import ShardKeys
+from driftline.rows.layout import RowLayout, ShardKeys
 from driftline.rows.shard_store import ShardStore
 from driftline.servers import RedisServer
+from driftline.shard.cache import RowBlock
 from driftline.shard.machine import Shard
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.runner import ShardRunner
@@ -116,6 +121,24 @@ async def test_an_op_is_marked_between_what_was_before_and_what_comes_after(rig:
     marker = rig.updates()[2]
     assert isinstance(marker, Marker)
     assert (marker.op, marker.body, marker.position["next"]) == (2, {"kind": "version"}, 3)
+
+
+async def test_a_marker_that_is_too_large_for_a_frame_is_written_in_parts(rig: Rig) -> None:
+    senders = [producer_id(f"trainer-{n}") for n in range(20)]
+    pushes: list[Event | bytes] = [gradient([A], 1, producer=sender) for sender in senders]
+    records = rig.write([*pushes, op("barrier", 2, {"kind": "version"}), gradient([B], 1)])
+    runner = rig.runner(Limits(marker_bytes=200))
+    await runner.start()
+    await runner.apply(records)
+    await runner.drain()
+    seen = [update.op if isinstance(update, Marker) else "state" for update in rig.updates()]
+    assert seen == [1, "state", *[2] * (len(seen) - 3), "state"]
+    assert len(seen) > 6
+    reader = Markers()
+    parts = [update for update in rig.updates() if isinstance(update, Marker)]
+    *_, whole = [reader.take(part) for part in parts]
+    assert whole is not None
+    assert list(map(bytes, whole.tensors["pname"])) == sorted(senders)
 
 
 async def test_the_next_owner_goes_on_where_the_last_one_committed(rig: Rig) -> None:
@@ -229,3 +252,81 @@ def _rows(records: list[Record]) -> dict[int, tuple[bytes, bytes, int, int]]:
 def test_the_cache_of_a_worker_is_shared_by_its_shards_and_nothing_else_is() -> None:
     shared = Limits(cache_bytes=100, flush_bytes=10, publish_window=3).shared_by(4)
     assert (shared.cache_bytes, shared.flush_bytes, shared.publish_window) == (25, 10, 3)
+
+
+class Measuring(ShardStore):
+    """Notes how many rows each fetch asked for."""
+
+    asked: list[int]
+
+    async def fetch(self, layout: RowLayout, ids: NDArray[np.uint64]) -> RowBlock:
+        self.asked.append(len(ids))
+        return await super().fetch(layout, ids)
+
+
+def measured(rig: Rig, limits: Limits) -> tuple[ShardRunner, list[int]]:
+    store = Measuring(rig.connect, rig.keys, b"owner-m%d" % len(rig.runners))
+    store.asked = []
+    rig.runners.append(ShardRunner("items", 0, store=store, log=rig.log, keyring=KEYRING, limits=limits))
+    return rig.runners[-1], store.asked
+
+
+async def test_a_small_frame_that_names_many_rows_fetches_and_publishes_them_in_parts(rig: Rig) -> None:
+    records = rig.write([gradient(MINE, 1), delete(MINE, 2)])
+    first = rig.runner()
+    await first.start()
+    await first.apply(records[:2])
+    await first.drain()
+    await first.close()
+    second, asked = measured(rig, Limits(flush_bytes=20 * first.shard.cache.row_bytes))
+    start = await second.start()
+    await second.apply(records[start:])
+    await second.drain()
+    assert sum(asked) == len(MINE)
+    assert max(asked) <= 20
+    assert rig.newest() == {}
+    assert await rig.field(b"rows") == b"0"
+
+
+async def test_a_batch_of_such_frames_is_applied_a_few_at_a_time(rig: Rig) -> None:
+    records = rig.write(
+        [gradient(MINE, 1), *(delete(MINE[at : at + 10], 2 + at) for at in range(0, len(MINE), 10))]
+    )
+    first = rig.runner()
+    await first.start()
+    await first.apply(records[:2])
+    await first.drain()
+    await first.close()
+    second, asked = measured(rig, Limits(flush_bytes=20 * first.shard.cache.row_bytes))
+    await second.start()
+    await second.apply(records[2:])
+    await second.drain()
+    assert second.progress.stats.commits > 2
+    assert max(asked) <= 20
+    assert await rig.field(b"rows") == b"0"
+
+
+async def test_commits_wait_while_too_many_bytes_of_states_are_not_acknowledged(rig: Rig) -> None:
+    records = rig.write([gradient(MINE[at : at + 10], 1 + at) for at in range(0, 60, 10)])
+    runner = rig.runner(Limits(publish_window=1))
+    await runner.start()
+    await runner.apply(records[:1])
+    rig.log.gate.clear()
+    for record in records[1:]:
+        await runner.apply([record])
+    until_committed = asyncio.create_task(_committed(runner, 2))
+    await until_committed
+    for _ in range(50):
+        await asyncio.sleep(0)
+    held, committed = runner._updates.held, runner.progress.committed
+    rig.log.gate.set()
+    await runner.drain()
+    assert committed < len(records)  # however little log it was
+    assert held > 0
+    assert runner.published == len(records)
+
+
+async def _committed(runner: ShardRunner, offset: int) -> None:
+    async with asyncio.timeout(10.0):
+        while runner.progress.committed < offset:
+            await asyncio.sleep(0.001)

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from driftline.errors import StateError
-from driftline.frames.events import Event, Origin
+from driftline.frames.events import Event, Origin, write_event
 from driftline.frames.headers import MAC
+from driftline.frames.reasons import Reason
+from driftline.frames.unreadable import unreadable
 from driftline.ids import OPS_PRODUCER, lsn
+from driftline.log import Record
 from driftline.shard.machine import Shard
 from driftline.shard.plan import Gradients, Plan, Removals, Values
 from driftline.shard.position import fingerprint
@@ -135,6 +138,45 @@ def test_a_forged_or_undecodable_frame_uses_up_nothing(kind: str) -> None:
     assert (shard.position.op, dict(shard.position.producers), plan.op) == (1, {}, None)
 
 
+@pytest.mark.parametrize(
+    ("mark", "reason"),
+    [
+        (unreadable(Reason.BAD_HEADER, b"\xff=1"), "bad_header"),
+        (unreadable(Reason.OVERSIZED, b"a batch"), "oversized"),
+        (("dl-unreadable", b"forged by a client"), "bad_header"),
+    ],
+)
+def test_an_unreadable_record_is_refused_whoever_signed_it_and_uses_up_nothing(
+    mark: tuple[str, bytes], reason: str
+) -> None:
+    shard = born()
+    events: list[Event] = [gradient([A], 7), op("barrier", 2)]
+    for event in events:
+        good = record(event, shard.position.next)
+        plan = shard.screen([replace(good, headers=(*good.headers, mark))])
+        assert reasons(plan) == [reason]
+    assert (shard.position.op, dict(shard.position.producers), shard.position.next) == (1, {}, 3)
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 100])
+def test_a_plan_ends_behind_the_record_that_names_enough_rows_and_the_result_is_the_same(most: int) -> None:
+    events: list[Event] = [gradient([A, B], 1), delete([A], 2), gradient([A, C], 3), delete([B, C], 4)]
+    records = [record(event, at) for at, event in enumerate(events, 1)]
+    whole, piecemeal = born(), born()
+    whole.apply(whole.screen(records), None)
+    rest, sizes = records, []
+    while rest:
+        plan = piecemeal.screen(rest, most)
+        piecemeal.apply(plan, None)
+        sizes.append(plan.counts["rows"])
+        rest = rest[plan.consumed :]
+    assert max(sizes) <= most + 1
+    assert piecemeal.position.fields() == whole.position.fields()
+    ids = np.array([A, B, C], np.uint64)
+    assert piecemeal.states_of(ids).rows.tobytes() == whole.states_of(ids).rows.tobytes()
+    assert piecemeal.states_of(ids).lsn.tolist() == whole.states_of(ids).lsn.tolist()
+
+
 def test_an_op_signed_with_a_foreign_key_is_forged() -> None:
     plan = born().screen([record(op("barrier", 2), 1, keyring=STRANGER)])
     assert reasons(plan) == ["forged"]
@@ -242,3 +284,38 @@ def test_a_record_this_release_cannot_judge_stops_the_shard_right_before_it() ->
     delta = take(shard)
     assert delta.next == 2
     assert delta.fields[b"p:" + P].startswith(b"0,1,")
+
+
+def test_an_op_signed_for_another_group_is_forged_and_uses_up_no_number() -> None:
+    shard = born()
+    assert feed(shard, [record(op("barrier", 7), 1, group="other")]) == ["forged"]
+    assert shard.position.op == 1
+    assert feed(shard, [record(op("barrier", 2), 2)]) == []
+    assert shard.position.op == 2
+
+
+def test_a_table_belongs_to_the_group_of_its_first_spec() -> None:
+    shard = Shard("items", 0, KEYRING)
+    other = spec_op(replace(TABLE, group="other"), 9)
+    assert feed(shard, [record(spec_op(), 0, group="other")]) == ["forged"], (
+        "signed for one, made for another"
+    )
+    assert feed(shard, [record(spec_op(), 1), record(other, 2, group="other")]) == ["forged"]
+    assert shard.position.op == 1
+
+
+def test_a_signed_frame_of_an_ingest_router_of_another_group_is_forged() -> None:
+    shard = born()
+    values = [write_event(gradient([A], 5), more={"group": group}) for group in ("other", "default")]
+    sent = [Record(1 + n, 1_000_001, None, value, KEYRING.sign(value)) for n, value in enumerate(values)]
+    assert feed(shard, sent) == ["forged"]
+    assert shard.position.producers[P].seq == 5
+
+
+def test_an_op_copied_from_the_gradients_log_is_a_counted_no_op() -> None:
+    shard = born()
+    quarantine = record(op("quarantine", 2, {"producer": P.hex()}), 1)
+    feed(shard, [quarantine, record(op("barrier", 3), 2)])
+    plan = shard.screen([replace(quarantine, offset=3)])
+    assert (plan.op, dict(plan.counts), plan.rejected) == (None, {"duplicate": 1}, [])
+    assert shard.position.op == 3

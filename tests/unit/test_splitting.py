@@ -61,10 +61,15 @@ def test_anything_else_is_refused(ids: Any) -> None:
 
 def test_a_matrix_has_the_shape_asked_for_and_is_finite_in_float32() -> None:
     assert as_matrix("grads", [[1, 2], [3, 4]], 2, 2).dtype == np.float32
-    wrong: list[Any] = [[[1, 2]], [1, 2, 3, 4], [["a", "b"], ["c", "d"]]]
-    for bad in wrong:
-        with pytest.raises(InputError, match="grads must be numbers of shape"):
-            as_matrix("grads", bad, 2, 2)
+    wrong: list[tuple[Any, str]] = [
+        ([[1, 2]], "grads for table t need 2 rows, one for each id, got 1"),
+        ([[1, 2, 3, 4]] * 2, "grads for table t need 2 columns, got 4"),
+        ([1, 2, 3, 4], "grads for table t must be numbers of shape"),
+        ([["a", "b"], ["c", "d"]], "grads for table t must be numbers of shape"),
+    ]
+    for bad, message in wrong:
+        with pytest.raises(InputError, match=message):
+            as_matrix("grads for table t", bad, 2, 2)
     for value in (float("nan"), float("inf"), 1e39):
         with pytest.raises(InputError, match="row 1 is not finite in float32"):
             as_matrix("rows", [[1.0, 2.0], [3.0, value]], 2, 2)
@@ -164,7 +169,9 @@ def test_frames_cover_the_ids_fit_the_limit_and_rise_per_shard(calls: list[tuple
             check(upsert_frames(SENDER, sequence, ids, values, state), rows, seqs)
         else:
             sequence.more(None)
-            check(delete_frames(SENDER, sequence, ids), rows, seqs)
+            deletes = delete_frames(SENDER, sequence, ids)
+            check(deletes, rows, seqs)
+            assert all(len(frame.ids) * WIDE.dim * 4 <= WIDE.policy.max_frame for frame in deletes)
 
 
 def test_a_push_of_nothing_makes_no_frame_and_still_counts_as_a_step() -> None:

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from driftline.config import Settings, load_settings
-from driftline.errors import ConfigError
+from driftline.errors import ConfigError, StateError
 from driftline.servers.child import Command, spawn
 from driftline.stack import local, run_file
 from driftline.stack.local import Endpoints, LocalStack
@@ -98,6 +98,39 @@ def test_parts_that_die_are_started_again_and_nothing_outlives_the_stack(
     assert not _alive(server)
     assert not _alive(workers()[1])
     assert not (tmp_path / run_file.NAME).exists()
+
+
+def given_up(directory: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> LocalStack:
+    """Run a stack whose aggregator is `program` until it is not kept up any more."""
+
+    def stand_in(name: str, command: Command, where: Path) -> object:
+        return spawn(name, Command([sys.executable, "-c", program], command.environment), where)
+
+    monkeypatch.setattr(local, "spawn", stand_in)
+    monkeypatch.setattr(local, "_SLOWEST", 0.2)
+    with LocalStack(settings_in(directory, redis_url="redis://127.0.0.1:1/0")) as stack:
+        until(lambda: stack.failure is not None, "the stack gives up", seconds=30)
+    return stack
+
+
+def test_an_aggregator_that_cannot_run_as_it_is_set_up_is_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "1 ERROR worker: the worker cannot run: http_port 80: in use"
+    stack = given_up(tmp_path, monkeypatch, f"import sys; print({said!r}); sys.exit(2)")
+    assert stack.restarts == 0
+    assert isinstance(stack.failure, ConfigError)
+    assert "http_port 80: in use" in str(stack.failure)
+
+
+def test_an_aggregator_that_dies_right_after_each_start_is_given_up_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "print('1 ERROR worker: the worker stopped on an error'); raise ValueError('boom')"
+    stack = given_up(tmp_path, monkeypatch, program)
+    assert stack.restarts == local._QUICK_ENDS - 1
+    assert isinstance(stack.failure, StateError)
+    assert "ValueError: boom" in str(stack.failure)
 
 
 def _kept(url: str) -> bool:

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from driftline.audit import TableAudit, audit_table
 from driftline.audit.run import OnProgress
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
-from driftline.cli.tables_command import client
+from driftline.cli.tables_command import reader
 from driftline.config import Settings, kafka_security, signing_key
 from driftline.frames.headers import Keyring
 from driftline.log import open_log
@@ -33,10 +33,11 @@ def audit(
 ) -> None:
     """Replay the table's log and compare every row, state and position in Redis, bit for bit.
 
-    Works while traffic flows. Status 0: the same; 1: differences, or it could not be audited.
+    Works while traffic flows. Needs the signing key, to refuse forged operations as the shards did.
+    Status 0: the same; 1: differences, or it could not be audited.
     """
     settings = settings_of(log_url, redis_url, group, data_dir, config)
-    with client(settings) as connected:
+    with reader(settings) as connected:
         spec = connected.table(table).spec
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
         tasks = [progress.add_task(f"shard {shard}", total=None) for shard in range(spec.shards)]

@@ -34,8 +34,11 @@ HEAD = 256
 _AGO = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-Table = Annotated[str, typer.Argument(metavar="TABLE")]
-Places = Annotated[list[str] | None, typer.Argument(metavar="PARTITION:OFFSET...")]
+Table = Annotated[
+    str,
+    typer.Argument(metavar="TABLE", help="A table, or a topic: GROUP.ops, driftline.ingest, GROUP.ingest."),
+]
+Places = Annotated[list[str] | None, typer.Argument(metavar="[GENERATION:]PARTITION:OFFSET...")]
 WithReason = Annotated[
     str | None, typer.Option("--reason", help=f"Only these: {', '.join(Reason)}.", metavar="REASON")
 ]
@@ -56,7 +59,7 @@ def list_letters(
     data_dir: DataDir = None,
     config: ConfigFile = None,
 ) -> None:
-    """List the dead letters of a table, each once."""
+    """List the dead letters of a table, of an ops topic or of an ingest topic, each once."""
     settings = settings_of(log_url, None, group, data_dir, config)
     begin = 0 if since is None else parse_since(since, time.time())
 
@@ -77,7 +80,7 @@ def list_letters(
 @app.command()
 def show(
     table: Table,
-    place: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET")],
+    place: Annotated[str, typer.Argument(metavar="[GENERATION:]PARTITION:OFFSET")],
     as_json: AsJson = False,
     log_url: LogUrl = None,
     group: Group = None,
@@ -121,6 +124,7 @@ def replay(
 ) -> None:
     """Publish the frames of dead letters again; each is applied once, however often it is replayed.
 
+    Requests for ops and JSON messages are not replayed: ask for the op anew, have the message sent again.
     Status 1 if any could not be replayed, or was refused again (with --wait).
     """
     settings = settings_of(log_url, redis_url, group, data_dir, config)
@@ -219,7 +223,7 @@ def as_dict(letter: Letter) -> dict[str, object]:
 def described(table: str, letter: Letter, record: Record) -> Iterator[str]:
     """Yield what is known of a letter, line by line."""
     meaning = next((reason.meaning for reason in Reason if reason == letter.reason), "of another release")
-    yield f"dead letter {letter.place} of table {table}: {letter.status}" + (
+    yield f"dead letter {letter.place} of {table}: {letter.status}" + (
         f" at {letter.replayed_at}" if letter.replayed_at else ""
     )
     yield f"reason    {letter.reason}: {meaning}"

@@ -17,6 +17,8 @@ from driftline.cli import config_command
 from driftline.cli.audit_command import audit
 from driftline.cli.demo_command import demo
 from driftline.cli.dlq_command import app as dlq_app
+from driftline.cli.doctor_command import doctor
+from driftline.cli.options import NEGATIVE_NUMBERS
 from driftline.cli.relog_command import relog
 from driftline.cli.shards_command import app as shards_app
 from driftline.cli.tables_command import app as tables_app
@@ -37,8 +39,9 @@ app.add_typer(worker_app, name="worker")
 tables_app.command()(relog)
 app.add_typer(tables_app, name="table")
 app.add_typer(shards_app, name="shards")
-app.command()(where)
+app.command(context_settings=NEGATIVE_NUMBERS)(where)
 app.command()(audit)
+app.command()(doctor)
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(config_command.app, name="config")
 

@@ -21,6 +21,9 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of t
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file instead of driftline.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+NEGATIVE_NUMBERS: dict[str, object] = {"ignore_unknown_options": True}
+"""Context settings of commands with numbers as arguments: -1 is one, to be refused as such, no option."""
+
 
 def settings_of(
     log_url: str | None = None,

@@ -7,7 +7,7 @@ import asyncio
 import typer
 
 from driftline.cli.options import ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
-from driftline.cli.tables_command import client
+from driftline.cli.tables_command import reader
 from driftline.config import Settings, kafka_security
 from driftline.errors import PositionError
 from driftline.log import open_log
@@ -32,7 +32,7 @@ def relog(
     continues them are left alone.
     """
     settings = settings_of(log_url, redis_url, group, data_dir, config)
-    with client(settings) as connected:
+    with reader(settings) as connected:
         shards = connected.table(table).spec.shards
     moved = asyncio.run(_relog(settings, table, shards))
     for each in moved:

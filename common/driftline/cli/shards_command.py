@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated
@@ -11,10 +10,23 @@ from typing import Annotated
 import orjson
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
-from driftline.cli.tables_command import client
-from driftline.config import redact_url
+from driftline.cli.options import (
+    NEGATIVE_NUMBERS,
+    AsJson,
+    ConfigFile,
+    DataDir,
+    Group,
+    LogUrl,
+    RedisUrl,
+    settings_of,
+)
+from driftline.cli.tables_command import client, reader
+from driftline.client.operations import Operations, Requested
+from driftline.config import Settings, kafka_security, redact_url, signing_key
 from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError
+from driftline.frames.headers import Keyring
+from driftline.ids import producer_id
+from driftline.log import open_log
 from driftline.rows import resp
 from driftline.rows.address import without_login
 from driftline.rows.layout import ShardKeys
@@ -52,7 +64,7 @@ def list_shards(
 ) -> None:
     """Print server, rows, next offset, owner and memory of each shard."""
     settings = settings_of(log_url, redis_url, group, data_dir, config)
-    with client(settings) as connected:
+    with reader(settings) as connected:
         shards = connected.table(table).spec.shards
     places = asyncio.run(_places(Servers.at(find_redis_url(settings)), table, shards))
     if as_json:
@@ -66,7 +78,7 @@ def list_shards(
         )
 
 
-@app.command()
+@app.command(context_settings=NEGATIVE_NUMBERS)
 def move(
     table: str,
     shard: int,
@@ -84,11 +96,11 @@ def move(
     servers = Servers.at(find_redis_url(settings))
     asyncio.run(_check_target(servers, server))
     with client(settings) as connected:
-        number = connected.move_shard(table, shard, server)
+        asked = connected.move_shard(table, shard, server)
     if not wait:
-        typer.echo(f"asked for (op {number}): shard {table}:{shard} to {server}")
+        typer.echo(f"asked for (op {asked.number}): shard {table}:{shard} to {server}")
         return
-    there = asyncio.run(_wait(servers, table, shard, number, timeout))
+    there = asyncio.run(_wait(settings, servers, table, shard, asked, timeout))
     if there != server:
         raise StoreUnavailableError(
             f"shard {table}:{shard} stayed on {there}: the aggregator's log says why; ask again"
@@ -130,14 +142,27 @@ async def _check_target(servers: Servers, server: str) -> None:
         raise ConfigError(f"no Redis server is named {server!r}; known are {', '.join(names)}")
 
 
-async def _wait(servers: Servers, table: str, shard: int, number: int, timeout: float) -> str:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
+async def _wait(
+    settings: Settings, servers: Servers, table: str, shard: int, asked: Requested, timeout: float
+) -> str:
+    keyring = Keyring.parse(signing_key(settings))
+    async with open_log(settings.log_url, kafka_security(settings)) as log:
+        operations = Operations(log, settings.group, keyring, producer_id())
+        try:
+            return await operations.wait(asked, _passed(servers, table, shard, asked.number), timeout)
+        except TimeoutError:
+            raise TimedOutError(
+                f"op {asked.number}: shard {table}:{shard} did not pass it within {timeout} s"
+            ) from None
+
+
+async def _passed(servers: Servers, table: str, shard: int, number: int) -> str:
+    """Wait until the shard has passed op `number`, and return the server that it is on then."""
+    while True:
         view = (await servers.survey(table, [shard]))[shard]
         if view.live is not None and view.live.op >= number:
             return view.live.server
         await asyncio.sleep(_POLL)
-    raise TimedOutError(f"op {number}: shard {table}:{shard} did not pass it within {timeout} s")
 
 
 async def _places(servers: Servers, table: str, shards: int) -> Sequence[Place]:

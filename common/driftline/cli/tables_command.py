@@ -10,6 +10,7 @@ import typer
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
 from driftline.client import Client, Options
 from driftline.config import Settings, kafka_security, signing_key
+from driftline.log import check_exists
 from driftline.shard.optimizers import KINDS
 from driftline.shard.spec import Init, TableSpec
 from driftline.stack.run_file import redis_url as find_redis_url
@@ -51,7 +52,7 @@ def list_tables(
     config: ConfigFile = None,
 ) -> None:
     """List the tables of the group."""
-    with client(settings_of(log_url, redis_url, group, data_dir, config)) as connected:
+    with reader(settings_of(log_url, redis_url, group, data_dir, config)) as connected:
         tables = connected.tables()
     if as_json:
         typer.echo(orjson.dumps([spec.to_json() for spec in tables.values()], option=orjson.OPT_INDENT_2))
@@ -62,7 +63,19 @@ def list_tables(
 
 
 def client(settings: Settings) -> Client:
-    """Return a client for `settings`."""
-    url = find_redis_url(settings)
-    key, security = signing_key(settings), kafka_security(settings)
+    """Return a client for `settings` that may change tables. Raises ConfigError without a key."""
+    return _client(settings, signing_key(settings))
+
+
+def reader(settings: Settings) -> Client:
+    """Return a client for `settings` that only reads: needs no key, and makes nothing.
+
+    Raises ConfigError where a local log is looked for in a directory that holds none.
+    """
+    check_exists(settings.log_url)
+    return _client(settings, None)
+
+
+def _client(settings: Settings, key: str | None) -> Client:
+    url, security = find_redis_url(settings), kafka_security(settings)
     return Client(Options(settings.log_url, url, settings.group, key, security=security))

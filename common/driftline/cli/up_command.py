@@ -14,6 +14,8 @@ from driftline.cli.options import ConfigFile, DataDir, Group, LogUrl, RedisUrl, 
 from driftline.config import redact_url
 from driftline.stack.local import LocalStack
 
+_LOOK = 0.2  # seconds between looks at whether the stack is still kept up
+
 
 def up(
     data_dir: DataDir = None,
@@ -25,6 +27,8 @@ def up(
 ) -> None:
     """Run Redis (unless one is given) and an aggregator until Ctrl-C.
 
+    An aggregator that dies is started again. One that cannot run as it is set up, or dies again
+    and again right after its start, ends everything with the reason: status 2 or 4.
     Clients in the same directory find them by themselves: `driftline.connect()`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -42,5 +46,8 @@ def up(
         if settings.http_port:
             typer.echo(f"health http://{settings.http_host}:{settings.http_port}/readyz")
         typer.echo(f"worker log {stack.worker_log}\nCtrl-C ends everything.")
-        ended.wait()
+        while not ended.wait(_LOOK) and stack.failure is None:
+            pass
         typer.echo("ending …")
+    if stack.failure is not None:
+        raise stack.failure

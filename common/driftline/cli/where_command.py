@@ -9,7 +9,7 @@ import orjson
 import typer
 
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
-from driftline.cli.tables_command import client
+from driftline.cli.tables_command import reader
 from driftline.client.splitting import as_ids
 from driftline.config import redact_url
 from driftline.errors import InputError
@@ -33,7 +33,7 @@ def where(
         raise InputError(f"id {row!r} is not a whole number from 0 to 2^64 - 1")
     settings = settings_of(log_url, redis_url, group, data_dir, config)
     ids = as_ids(np.array([int(row)], np.uint64))
-    with client(settings) as connected:
+    with reader(settings) as connected:
         handle = connected.table(table)
         spec = handle.spec
         rows = handle.get(ids)

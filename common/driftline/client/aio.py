@@ -18,6 +18,7 @@ from driftline import topics
 from driftline.client.aio_table import AsyncTable
 from driftline.client.asker import Asker
 from driftline.client.asking import Request
+from driftline.client.operations import Operations, Requested
 from driftline.client.options import Options, Snapshot
 from driftline.client.publisher import Publisher
 from driftline.client.splitting import Sender, Sequence
@@ -32,9 +33,8 @@ from driftline.errors import (
 from driftline.frames.events import BARRIER, MOVE, SPEC
 from driftline.frames.headers import Keyring
 from driftline.ids import producer_id
-from driftline.log import Log, Outgoing, open_log
-from driftline.ops.catalogue import Catalogue
-from driftline.ops.requests import op_number, request
+from driftline.log import Log, open_log
+from driftline.ops.catalogue import named_tables
 from driftline.rows.servers import Servers
 from driftline.shard.spec import TableSpec
 
@@ -50,11 +50,12 @@ class AsyncClient:
         if name is not None and (not name or name == "ops" or name.startswith(RESERVED[1:])):
             raise ConfigError(f"producer name {name!r} is reserved; choose another")
         self._options = options
-        self._keyring = Keyring.parse(options.key) if options.key else None
         self._producer = producer_id(name)
         self._log: Log = open_log(options.log_url, options.security)
         self.publisher = Publisher(self._log, options.push_buffer_bytes)
         self._sequences: dict[str, Sequence] = {}
+        keyring = Keyring.parse(options.key) if options.key else None
+        self._operations = Operations(self._log, options.group, keyring, self._producer)
         self.asker = Asker(Servers.at(options.redis_url))
 
     async def __aenter__(self) -> Self:
@@ -100,7 +101,8 @@ class AsyncClient:
 
         An existing table takes over changed policies and optimizer constants. Raises
         ConfigError for a change that is not allowed, PartitionCountError when a topic of the table
-        exists with another number of partitions, TimedOutError when no aggregator answers.
+        exists with another number of partitions, SigningKeyError or OpRefusedError when the router
+        refuses the request, TimedOutError when no aggregator answers.
         """
         if spec.group != self._options.group:
             raise ConfigError(
@@ -116,8 +118,8 @@ class AsyncClient:
             raise ConfigError(refused)
         if known != spec:
             await self._check_partitions(spec)
-            number = await self._ask(request(SPEC, spec.name, spec.to_json(), self._producer, self._keys()))
-            await self._wait_for_op({spec.name: spec.shards}, number, timeout)
+            asked = await self._operations.ask(SPEC, spec.name, spec.to_json())
+            await self._wait_for_op({spec.name: spec.shards}, asked, timeout)
         table = await self.table(spec.name)
         if refused := table.spec.change_refused(spec):  # another client was first, with another spec
             raise ConfigError(refused)
@@ -134,27 +136,40 @@ class AsyncClient:
                 )
 
     async def tables(self) -> Mapping[str, TableSpec]:
-        """Return the tables of the group, from its ops log."""
-        catalogue = await self._catalogue()
-        return {name: born.spec for name, born in catalogue.tables.items()}
+        """Return the tables of the group: those its ops log makes.
+
+        Without the deployment's key, which tells genuine ops from forged ones: those that the ops log
+        names and the shards know. Raises SigningKeyError for a key that signed none of them.
+        """
+        if self._operations.signs:
+            return await self._operations.tables()
+        found: dict[str, TableSpec] = {}
+        for name in await named_tables(self._log, self._options.group):
+            try:
+                spec = await self.spec(name)
+            except UnknownTableError:
+                continue  # asked for, and not made
+            if spec.group == self._options.group:
+                found[name] = spec
+        return found
 
     async def snapshot(
         self, *, kind: str = "version", metadata: Mapping[str, object] | None = None, timeout: float = 60.0
     ) -> Snapshot:
         """Cut a barrier through all tables of the group behind everything this client has pushed.
 
-        Returns when every shard has passed it. Raises TimedOutError.
+        Returns when every shard has passed it. Raises TimedOutError, SigningKeyError, OpRefusedError.
         """
-        keyring = self._keys()
+        _ = self._operations.keyring  # without one nothing is waited for
         await self.flush(timeout=timeout)
         shards = {name: spec.shards for name, spec in (await self.tables()).items()}
         body = {"kind": kind, "metadata": dict(metadata or {})}
-        number = await self._ask(request(BARRIER, self._options.group, body, self._producer, keyring))
-        await self._wait_for_op(shards, number, timeout)
-        return Snapshot(number, shards)
+        asked = await self._operations.ask(BARRIER, self._options.group, body)
+        await self._wait_for_op(shards, asked, timeout)
+        return Snapshot(asked.number, shards)
 
-    async def move_shard(self, table: str, shard: int, server: str) -> int:
-        """Ask for a shard to be moved to another Redis server and return the number of the op.
+    async def move_shard(self, table: str, shard: int, server: str) -> Requested:
+        """Ask for a shard to be moved to another Redis server and return the op.
 
         Training of that shard waits while it moves, nothing else does. Raises InputError.
         """
@@ -162,7 +177,7 @@ class AsyncClient:
         if not 0 <= shard < spec.shards:
             raise InputError(f"table {table} has the shards 0 to {spec.shards - 1}, not {shard}")
         body = {"shard": shard, "server": server}
-        return await self._ask(request(MOVE, table, body, self._producer, self._keys()))
+        return await self._operations.ask(MOVE, table, body)
 
     async def flush(self, *, timeout: float | None = None) -> None:
         """Return when everything pushed is acknowledged by the log. Raises TimedOutError."""
@@ -172,40 +187,26 @@ class AsyncClient:
         except TimeoutError:
             raise TimedOutError(f"not everything pushed was acknowledged within {timeout} s") from None
 
-    def _keys(self) -> Keyring:
-        if self._keyring is None:
-            raise ConfigError("operations on tables are signed: give this client the deployment's key")
-        return self._keyring
-
-    async def _catalogue(self) -> Catalogue:
-        await self._log.create_topic(topics.ops(self._options.group), 1)
-        catalogue = Catalogue(self._log, self._options.group, self._keys())
+    async def _wait_for_op(self, shards: Mapping[str, int], asked: Requested, timeout: float) -> None:
+        if not shards:  # nobody will pass it
+            return
         try:
-            await catalogue.catch_up()
-        finally:
-            await catalogue.close()
-        return catalogue
-
-    async def _ask(self, record: Outgoing) -> int:
-        topic = topics.ops(self._options.group)
-        await self._log.create_topic(topic, 1)
-        return op_number(await self._log.append(topic, 0, [record]))
-
-    async def _wait_for_op(self, shards: Mapping[str, int], number: int, timeout: float) -> None:
-        behind = [(name, shard) for name, n in shards.items() for shard in range(n)]
-        total = len(behind)
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    behind = await self._behind(shards, number)
-                    if not behind:
-                        return
-                    await asyncio.sleep(_POLL)
+            await self._operations.wait(asked, self._passed(shards, asked.number), timeout)
         except TimeoutError:
+            behind = await self._behind(shards, asked.number)
+            if not behind:
+                return
             raise TimedOutError(
-                f"op {number}: {len(behind)} of {total} shards did not pass it within {timeout} s, the first "
-                f"is {behind[0][0]}:{behind[0][1]}; does an aggregator run for {self._options.group!r}?"
+                f"op {asked.number}: {len(behind)} of {sum(shards.values())} shards did not pass it within "
+                f"{timeout} s, the first is {behind[0][0]}:{behind[0][1]}; does an aggregator run for "
+                f"{self._options.group!r}?"
             ) from None
+
+    async def _passed(self, shards: Mapping[str, int], number: int) -> None:
+        while True:
+            if not await self._behind(shards, number):
+                return
+            await asyncio.sleep(_POLL)
 
     async def _behind(self, shards: Mapping[str, int], number: int) -> list[tuple[str, int]]:
         """Return the shards that have not passed an op; one that does not answer has not."""

@@ -62,7 +62,8 @@ class Pending:
     ) -> list[tuple[int, Outgoing]]:
         """Return the frames of a push, as (shard, record). Raises InputError."""
         wanted = as_ids(ids)
-        matrix = as_matrix("grads", grads, len(wanted), self._sender.spec.dim)
+        spec = self._sender.spec
+        matrix = as_matrix(f"grads for table {spec.name}", grads, len(wanted), spec.dim)
         rate = None if lr is None else _rate(lr)
         distinct, sums = sum_duplicates(wanted, matrix)
         good = (np.abs(sums) < _BELOW[self._dtype]).all(axis=1)
@@ -87,8 +88,10 @@ class Pending:
         wanted = as_ids(ids)
         order = self._distinct_order(wanted)
         spec = self._sender.spec
-        matrix = as_matrix("rows", rows, len(wanted), spec.dim)[order]
-        given = None if state is None else as_matrix("state", state, len(wanted), spec.state_size)[order]
+        matrix = as_matrix(f"rows for table {spec.name}", rows, len(wanted), spec.dim)[order]
+        given = None
+        if state is not None:
+            given = as_matrix(f"states for table {spec.name}", state, len(wanted), spec.state_size)[order]
         self._sequence.more(step)
         frames = upsert_frames(self._sender, self._sequence, wanted[order], matrix, given)
         return self._records(frames, traceparent)

@@ -43,6 +43,11 @@ def as_ids(ids: ArrayLike) -> NDArray[np.uint64]:
 def as_matrix(name: str, values: ArrayLike, rows: int, width: int) -> NDArray[np.float32]:
     """Return float32 (rows, width). Raises InputError naming a wrong shape or the first non-finite row."""
     array = np.asarray(values)
+    if array.dtype.kind in "fiu" and array.ndim == 2 and array.shape != (rows, width):
+        found, columns = array.shape
+        if columns != width:
+            raise InputError(f"{name} need {width} columns, got {columns}")
+        raise InputError(f"{name} need {rows} rows, one for each id, got {found}")
     if array.dtype.kind not in "fiu" or array.shape != (rows, width):
         raise InputError(f"{name} must be numbers of shape {(rows, width)}, got {array.dtype} {array.shape}")
     with np.errstate(over="ignore"):
@@ -182,9 +187,12 @@ def upsert_frames(
 
 
 def delete_frames(sender: Sender, sequence: Sequence, ids: NDArray[np.uint64]) -> list[Delete]:
-    """Return the frames that delete distinct sorted `ids`."""
+    """Return the frames that delete distinct sorted `ids`.
+
+    Cut as if they carried the rows: whoever applies them has these in memory all at once.
+    """
     spec = sender.spec
-    cut = list(_cut(spec, ids, 8))
+    cut = list(_cut(spec, ids, 8 + 4 * spec.dim))
     first = sequence.take(_parts(cut))
     return [
         Delete(spec.name, shard, Origin(sender.producer, sender.epoch, first + part), ids[at])

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from driftline.client.aio import AsyncClient
 from driftline.client.aio_table import READ_POLL, AsyncTable
 from driftline.client.asking import Request
+from driftline.client.operations import Requested
 from driftline.client.options import Options, Snapshot
 from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
 from driftline.client.splitting import as_ids
@@ -121,7 +122,7 @@ class Client:
         """Return the URL of the Redis process that holds a shard, with its credentials."""
         return self.run(self._client.asker.locate(table, [shard]))[shard]
 
-    def move_shard(self, table: str, shard: int, server: str) -> int:
+    def move_shard(self, table: str, shard: int, server: str) -> Requested:
         """Ask for a shard to be moved to another Redis server: see `AsyncClient.move_shard`."""
         return self.run(self._client.move_shard(table, shard, server))
 

@@ -36,6 +36,9 @@ OTHER_VARIABLES: Mapping[str, str] = {
 # Kubernetes sets these in every pod for each Service whose name starts with "driftline".
 _SERVICE_LINK = re.compile(r".*_SERVICE_(HOST|PORT(_.+)?)|SERVICE_(HOST|PORT(_.+)?)")
 _DOCKER_LINK = re.compile(r"(tcp|udp|sctp)://")
+_ASSIGNED = re.compile(
+    r"([A-Za-z0-9_-]+)\s*=\s*[^\"'\[{\s].*"
+)  # a value that begins as no text, list or table
 _LINK_PART = re.compile(r"(.*_)?PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 
 
@@ -174,12 +177,24 @@ def _from_file(path: Path, cwd: Path, problems: list[str]) -> dict[str, _Found]:
     try:
         text = path.read_text("utf-8")
         table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"settings file {label} cannot be read: {error}{_unquoted(text)}")
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
         problems.append(f"settings file {label} cannot be read: {error}")
         return {}
     known, unknown = _split(table)
     problems += [_unknown("key", name, _guess(name), _place(label, text, name)) for name in unknown]
     return {name: _Found(table[name], Source(SourceKind.FILE, _place(label, text, name))) for name in known}
+
+
+def _unquoted(text: str) -> str:
+    """Return a hint when a value that must stand in quotes does not, without repeating it."""
+    for number, line in enumerate(text.splitlines(), 1):
+        match = _ASSIGNED.fullmatch(line.strip())
+        if match is not None and not _is_toml(line):
+            return f'; line {number}: text stands in quotes: {match[1]} = "…"'
+    return ""
 
 
 def _split(given: Mapping[str, object]) -> tuple[list[str], list[str]]:

@@ -164,7 +164,7 @@ class Settings(BaseSettings):
     )
     publish_window: Bytes = Field(
         default=16 << 20,
-        description="Log of a shard that may be committed but not yet published.",
+        description="Row states of a shard that may be committed but not yet published.",
         json_schema_extra={"unit": "bytes"},
     )
     push_buffer_bytes: Bytes = Field(

@@ -31,6 +31,7 @@ from driftline.demo.progress import ProgressView
 from driftline.demo.run import Health, Hooks, run
 from driftline.demo.summary import Audit, render, summarise
 from driftline.demo.tables import Settings, TableSettings
+from driftline.errors import DriftlineError
 from driftline.frames.headers import Keyring
 from driftline.log import open_log
 from driftline.rows.servers import Servers
@@ -138,7 +139,12 @@ def _stack(demo: Demo, console: Console) -> Iterator[tuple[Endpoints, str]]:
         ).settings
         with LocalStack(deployment) as stack:
             console.print(f"stack up, data in {directory}", highlight=False)
-            yield stack.endpoints, stack.worker_log
+            try:
+                yield stack.endpoints, stack.worker_log
+            except DriftlineError:
+                if stack.failure is not None:  # what went wrong is only what came of it
+                    raise stack.failure from None
+                raise
 
 
 def _client(endpoints: Endpoints) -> driftline.Client:

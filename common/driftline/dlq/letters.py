@@ -1,7 +1,8 @@
 """What a dead-letter topic holds: letters, and marks that say what became of them.
 
 Invariant: a letter is known by where the refused record was, `partition:offset` of the
-gradients log, which is its key. Written twice (a crash between it and the commit that
+gradients log, which is its key; behind a relog the log's generation stands before it, because
+offsets start over. Written twice (a crash between it and the commit that
 passes its record) it is one. A mark has the key of its letter and settles it for good.
 """
 
@@ -16,17 +17,20 @@ from typing import Self
 import orjson
 
 from driftline.errors import InputError
+from driftline.frames import headers
 from driftline.frames.tensors import HEADER_LIMIT
 from driftline.log import Headers, Outgoing, Record
+from driftline.shard.position import FIRST_GENERATION
 
-REASON, MESSAGE = "dl-reason", "dl-message"
+REASON, MESSAGE = headers.REASON, headers.MESSAGE
 PARTITION, OFFSET, TIMESTAMP = "dl-partition", "dl-offset", "dl-timestamp"
+GENERATION = "dl-generation"
 CUT = "dl-cut"  # size of a record that was too large to be kept whole
 KEY = "dl-key"  # the refused record's own key, if it had one
 ORIGINAL = "dl-original-"  # in front of the refused record's own headers
 DROPPED, REPLAYED = "dl-dropped", "dl-replayed"
 
-_PLACE = re.compile(r"(\d{1,10}):(\d{1,19})")
+_PLACE = re.compile(r"(?:(\d{1,10}):)?(\d{1,10}):(\d{1,19})")
 
 
 class Status(StrEnum):
@@ -39,29 +43,53 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a refused record was in the gradients log of its table."""
+    """Where a refused record was: in the gradients log of its table, or in the ops or ingest topic."""
+
+    partition: int
+    offset: int
+    generation: int = FIRST_GENERATION  # of the log; of an ingest topic, its incarnation + 1
+
+    def __str__(self) -> str:
+        at = f"{self.partition}:{self.offset}"
+        return at if self.generation == FIRST_GENERATION else f"{self.generation}:{at}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the place written as `[generation:]partition:offset`. Raises InputError.
+
+        Examples
+        --------
+        >>> Place.parse("3:1042"), str(Place.parse("2:3:1042"))
+        (Place(partition=3, offset=1042, generation=1), '2:3:1042')
+        """
+        place = cls.read(text)
+        if place is None:
+            raise InputError(
+                f"{text!r} is no dead letter: write PARTITION:OFFSET, as `driftline dlq ls` does"
+            )
+        return place
+
+    @classmethod
+    def read(cls, text: str) -> Self | None:
+        """Return the place written in `text`; None if it is none, or not as `str` writes it."""
+        match = _PLACE.fullmatch(text) if text.isascii() else None
+        if match is None:
+            return None
+        generation = FIRST_GENERATION if match[1] is None else int(match[1])
+        if match[1] is not None and generation <= FIRST_GENERATION:
+            return None  # a second name of the same letter
+        return cls(int(match[2]), int(match[3]), generation)
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Where a frame is in the gradients log of a table, of whatever generation that is."""
 
     partition: int
     offset: int
 
     def __str__(self) -> str:
         return f"{self.partition}:{self.offset}"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Return the place written as `partition:offset`. Raises InputError.
-
-        Examples
-        --------
-        >>> Place.parse("3:1042")
-        Place(partition=3, offset=1042)
-        """
-        match = _PLACE.fullmatch(text) if text.isascii() else None
-        if match is None:
-            raise InputError(
-                f"{text!r} is no dead letter: write PARTITION:OFFSET, as `driftline dlq ls` does"
-            )
-        return cls(int(match[1]), int(match[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +106,7 @@ class Letter:
     at: int
     cut: bool = False  # only the head was kept
     status: Status = Status.OPEN
-    replayed_at: Place | None = None
+    replayed_at: At | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,33 +115,35 @@ class Mark:
 
     place: Place
     status: Status
-    replayed_at: Place | None = None
+    replayed_at: At | None = None
 
 
-def read_record(record: Record, partition: int) -> Letter | Mark | None:
-    """Return what a record of a dead-letter topic is; None if it is neither letter nor mark."""
-    headers = dict(record.headers)
-    match = _PLACE.fullmatch((record.key or b"").decode("latin-1"))
-    if match is None or int(match[1]) != partition:
+def read_record(record: Record, partition: int | None) -> Letter | Mark | None:
+    """Return what a record of a dead-letter topic is; None if it is neither letter nor mark.
+
+    `partition` is where letters of that topic say that they come from; None where all come together.
+    """
+    named = dict(record.headers)
+    place = Place.read((record.key or b"").decode("latin-1"))
+    if place is None or partition not in (None, place.partition):
         return None
-    place = Place(int(match[1]), int(match[2]))
-    if DROPPED in headers:
+    if DROPPED in named:
         return Mark(place, Status.DROPPED)
-    if REPLAYED in headers:
-        again = _PLACE.fullmatch(headers[REPLAYED].decode("latin-1"))
-        return Mark(place, Status.REPLAYED, Place(int(again[1]), int(again[2])) if again else None)
-    if REASON not in headers:
+    if REPLAYED in named:
+        again = Place.read(named[REPLAYED].decode("latin-1"))
+        return Mark(place, Status.REPLAYED, At(again.partition, again.offset) if again else None)
+    if REASON not in named:
         return None
     return Letter(
         place=place,
-        reason=_text(headers[REASON]),
-        message=_text(headers.get(MESSAGE, b"")),
+        reason=_text(named[REASON]),
+        message=_text(named.get(MESSAGE, b"")),
         refused=record.timestamp,
-        sent=_number(headers.get(TIMESTAMP), record.timestamp),
-        size=_number(headers.get(CUT), len(record.value)),
+        sent=_number(named.get(TIMESTAMP), record.timestamp),
+        size=_number(named.get(CUT), len(record.value)),
         producer=metadata(record.value).get("producer"),
         at=record.offset,
-        cut=CUT in headers,
+        cut=CUT in named,
     )
 
 
@@ -134,7 +164,7 @@ def dropped(place: Place) -> Outgoing:
     return Outgoing(b"", str(place).encode(), ((DROPPED, b"1"),))
 
 
-def replayed(place: Place, again: Place) -> Outgoing:
+def replayed(place: Place, again: At) -> Outgoing:
     """Return the mark of a letter whose frame was published again, at `again`."""
     return Outgoing(b"", str(place).encode(), ((REPLAYED, str(again).encode()),))
 

@@ -1,13 +1,15 @@
 """A dead letter's frame as it is published again.
 
-Invariant: the frame says what it said, under a producer made from the letter's place, epoch 0,
-seq 0. So it is applied once however often it is replayed, and uses up no seq of its sender's.
+Invariant: the frame says what it said, under a producer made from the letter's place (and its
+log's generation), epoch 0, seq 0. So it is applied once however often it is replayed, and uses up
+no seq of its sender's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from driftline import topics
 from driftline.dlq.letters import Letter, Place, Status, original_headers
 from driftline.errors import FrameError
 from driftline.frames.events import Delete, Gradient, Op, Origin, Upsert, event_of, write_event
@@ -19,6 +21,11 @@ from driftline.log import Outgoing, Record
 from driftline.shard.screen import MAX_FRAME
 
 _KEPT = ("traceparent", "tracestate")
+_NEVER = {
+    topics.ops(""): "it is a request for an op, which counts once: ask for the op anew",
+    topics.ingest(""): "a message is known by its place in the ingest topic, so sent from here it would be "
+    "another one each time: have its producer send it again, corrected",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,11 @@ class Refused:
 
     place: Place
     why: str
+
+
+def never(source: str) -> str | None:
+    """Return why dead letters of the topic `source` are never replayed; None for a table."""
+    return next((why for suffix, why in _NEVER.items() if source.endswith(suffix)), None)
 
 
 def producer_name(place: Place) -> str:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from driftline.dlq.letters import Letter, Place
+from driftline.dlq.letters import At, Letter
 from driftline.dlq.queue import DeadLetters, Replayed
 from driftline.errors import TimedOutError
 from driftline.rows.connection import Connect
@@ -47,12 +47,17 @@ async def wait_for(
     outcomes = []
     for each in replayed:
         new = await letters.since(each.again.partition, each.letters_end)
-        refused = next((letter for letter in new if letter.place == each.again), None)
+        refused = next((letter for letter in new if _at(letter) == each.again), None)
         outcomes.append(Outcome(each, refused))
     return outcomes
 
 
-async def _passed(connect: Connect, table: str, place: Place) -> None:
+def _at(letter: Letter) -> At:
+    """Return where the refused record is, in the log as it is now: the letter is younger than a replay."""
+    return At(letter.place.partition, letter.place.offset)
+
+
+async def _passed(connect: Connect, table: str, place: At) -> None:
     while True:
         (value,) = await read_fields(connect, ShardKeys.of(table, place.partition), b"next")
         if int(value or b"0") > place.offset:

@@ -29,6 +29,9 @@ OPS = frozenset({SPEC, BARRIER, QUARANTINE, PREPARE, RESTORE, RESTORE_ROWS, MOVE
 MAX_SEQ = (1 << 64) - 1
 MAX_EPOCH = (1 << 32) - 1
 GRADIENT_KINDS = ("F32", "F16", "BF16")
+GROUP = "group"
+"""In the metadata of every signed frame: the group whose router, or whose operator, has signed it."""
+_NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,12 @@ Event = Gradient | Upsert | Delete | Op
 _Rows = TypeVar("_Rows", Gradient, Upsert, Op)
 
 
-def write_event(event: Event, *, as_dtype: str = "F32") -> bytes:
-    """Return the frame of `event`; gradients are rounded to `as_dtype` (F32, F16 or BF16)."""
-    metadata = _metadata(event)
+def write_event(event: Event, *, as_dtype: str = "F32", more: Mapping[str, str] = _NOTHING) -> bytes:
+    """Return the frame of `event`; gradients are rounded to `as_dtype` (F32, F16 or BF16).
+
+    `more` is metadata that says nothing of the event itself, as `group` of a frame to be signed.
+    """
+    metadata = _metadata(event) | dict(more)
     tensors: dict[str, Array | Bfloat16] = {}
     match event:
         case Gradient(ids=ids, grads=grads):

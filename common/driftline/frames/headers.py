@@ -18,6 +18,7 @@ Headers = tuple[tuple[str, bytes], ...]
 
 CONTENT_TYPE = b"application/vnd.driftline.frame"
 KEY_ID, MAC = "dl-kid", "dl-mac"
+REASON, MESSAGE = "dl-reason", "dl-message"  # of a dead letter
 _KEY = re.compile(r"[0-9a-fA-F]{32,128}")
 
 
@@ -53,6 +54,11 @@ class Keyring:
                 )
         current, *retired = (bytes.fromhex(key) for key in keys)
         return cls(current, tuple(retired))
+
+    @property
+    def key_id(self) -> str:
+        """What a signature of the current key is known by; tells nothing of the key."""
+        return _key_id(self.current).decode()
 
     def sign(self, frame: bytes) -> Headers:
         """Return the headers that prove `frame` comes from a holder of the current key."""

@@ -26,7 +26,14 @@ class Reason(StrEnum):
     UNDECODABLE = "undecodable", "not a frame: header, metadata or tensors break the format"
     SCHEMA = "schema", "a schema version that this release does not read"
     UNKNOWN_TYPE = "unknown_type", "a frame of a type that this release does not know"
-    FORGED = "forged", "a signature that is wrong, or an op that does not come from the router"
+    BAD_HEADER = (
+        "bad_header",
+        "a Kafka header whose name is not UTF-8, or is the one that marks such a record",
+    )
+    FORGED = (
+        "forged",
+        "a signature that is wrong or of another group, or an op that does not come from the router",
+    )
 
     # Well-formed, but too large for the table, or (before decoding) for any.
     OVERSIZED = "oversized", "more bytes than the table's `max_frame`, or than any frame may have"
@@ -52,7 +59,15 @@ class Reason(StrEnum):
 
     # Ops.
     BAD_OP = "bad_op", "an op whose body makes no sense"
+    REPLAYED_OP = (
+        "replayed_op",
+        "a request that is in the ops log already, or was signed for another place in it",
+    )
     BAD_SPEC = "bad_spec", "a table spec that is wrong, or changes what is fixed for a table's life"
+    NO_TOPIC = (
+        "no_topic",
+        "an op for a table whose gradients topic does not exist; the group's other tables have it",
+    )
     UNSUPPORTED = (
         "unsupported",
         "an op that this release does not carry out, or a message of another type than JSON may have",

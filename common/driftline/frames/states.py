@@ -69,7 +69,10 @@ class States:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """An op that the shard has passed: `kind` as on the gradients topic, the position behind it."""
+    """An op that the shard has passed: `kind` as on the gradients topic, the position behind it.
+
+    Or part `part` of `parts` of it, see `markers`: with some of the members only.
+    """
 
     kind: str
     table: str
@@ -77,7 +80,9 @@ class Marker:
     op: int
     body: Mapping[str, object]
     position: Mapping[str, object]  # the fixed fields of `w` at the op's offset + 1
-    tensors: Mapping[str, Array]  # producers and restored ids of `w`
+    tensors: Mapping[str, Array]  # producers, quarantined ones and restored ids of `w`
+    part: int = 0
+    parts: int = 1
 
 
 def write_states(states: States) -> bytes:
@@ -104,6 +109,8 @@ def write_marker(marker: Marker) -> bytes:
         "schema": SCHEMA,
         "shard": str(marker.shard),
         "op": str(marker.op),
+        "part": str(marker.part),
+        "parts": str(marker.parts),
         "body": orjson.dumps(marker.body).decode(),
         "position": orjson.dumps(marker.position).decode(),
     }
@@ -133,7 +140,11 @@ def read_update(data: bytes, *, limit: int) -> States | Marker:
         raise FrameError(Reason.UNKNOWN_TYPE, f"frame type {kind!r}")
     if not isinstance(body, dict) or not isinstance(position, dict):
         raise FrameError(Reason.UNDECODABLE, "body and position must be JSON objects")
-    return Marker(kind, table, shard, natural(meta, "op"), body, position, tensors)
+    cut = {"part": "0", "parts": "1", **meta}
+    part, parts = natural(cut, "part", 1 << 32), natural(cut, "parts", 1 << 32)
+    if part >= parts:
+        raise FrameError(Reason.UNDECODABLE, f"marker: part {part} of {parts}")
+    return Marker(kind, table, shard, natural(meta, "op"), body, position, tensors, part, parts)
 
 
 def _columns(frame: Frame) -> Iterator[Array]:

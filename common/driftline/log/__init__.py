@@ -6,6 +6,7 @@ and tests/conformance holds both backends to it alike.
 
 from __future__ import annotations
 
+from driftline.errors import ConfigError
 from driftline.log.address import KafkaAddress, LocalAddress, parse_address
 from driftline.log.base import Bounds, Headers, Log, Outgoing, Reader, Record
 from driftline.log.limits import MAX_BATCH_BYTES, MAX_RECORD_BYTES, batch_size, record_size, split
@@ -24,6 +25,7 @@ __all__ = [
     "Reader",
     "Record",
     "batch_size",
+    "check_exists",
     "open_log",
     "parse_address",
     "record_size",
@@ -54,3 +56,21 @@ def open_log(url: str, security: KafkaSecurity = OPEN) -> Log:
     from driftline.log.kafka import KafkaLog
 
     return KafkaLog(address)
+
+
+def check_exists(url: str) -> None:
+    """Raise ConfigError when `url` names a directory that holds no log: a log to be read is not made.
+
+    A Kafka cluster is not asked: it has its own way to say that there is nothing.
+    """
+    address = parse_address(url)
+    if not isinstance(address, LocalAddress):
+        return
+    from driftline.log.local.layout import holds_log, nearest_log
+
+    if holds_log(address.root):
+        return
+    near = nearest_log(address.root)
+    hint = f"did you mean local://{near}?" if near else "start `driftline up`, or set DRIFTLINE_LOG_URL"
+    what = "holds no log" if address.root.is_dir() else "is not there"
+    raise ConfigError(f"log {url}: the directory {what}: {hint}")

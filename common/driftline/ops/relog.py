@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from driftline import topics
 from driftline.errors import PositionError, StateError, StoreUnavailableError
 from driftline.log import Log
+from driftline.ops.continuation import examine
 from driftline.rows import resp
 from driftline.rows.connection import Connection
 from driftline.rows.fields import pairs
 from driftline.rows.layout import ShardKeys
-from driftline.shard.position import Position, fingerprint
+from driftline.shard.position import Position
 
 MAX_GENERATION = (1 << 16) - 1
-_READ_WAIT = 10.0
 OWNER = b"relog"
 
 
@@ -30,22 +30,6 @@ class Relogged:
     shard: int
     generation: int  # the new one
     was_at: int  # its offset in the old log
-
-
-async def fits(log: Log, table: str, shard: int, position: Position) -> bool:
-    """Tell whether the gradients log continues `position`."""
-    topic = topics.gradients(table)
-    bounds = await log.bounds(topic, shard)
-    if not bounds.begin <= position.next <= bounds.end:
-        return False
-    if position.next == bounds.begin:
-        return True
-    reader = log.reader(topic, shard, position.next - 1)
-    try:
-        records = await reader.read(max_bytes=1, wait=_READ_WAIT)
-    finally:
-        await reader.close()
-    return bool(records) and fingerprint(records[0]) == position.fp
 
 
 async def relog_shard(
@@ -66,11 +50,12 @@ async def relog_shard(
     if not fields:
         raise PositionError(f"{name}: nothing is stored, so there is nothing to go on from")
     position = Position.from_fields(fields)
-    if await fits(log, table, shard, position):
+    found = await examine(log, table, shard, position)
+    if found.continuation.fits:
         return None
     if position.gen >= MAX_GENERATION:
         raise PositionError(f"{name}: generation {position.gen} is the last one")
-    begin = (await log.bounds(topics.gradients(table), shard)).begin
+    begin = found.bounds.begin
     changed = {
         b"gen": b"%d" % (position.gen + 1),
         b"next": b"%d" % begin,

@@ -20,8 +20,13 @@ _BACK_OFF = (0.01, 0.05, 0.2, 0.5, 1.0)
 
 def pairs(reply: Reply) -> dict[bytes, bytes]:
     """Return the fields in a reply to HGETALL."""
+    return dict(zip(*names_and_values(reply), strict=True))
+
+
+def names_and_values(reply: Reply) -> tuple[list[bytes], list[bytes]]:
+    """Return the names and the values in a reply to HGETALL."""
     items = cast("list[bytes]", reply)
-    return dict(zip(items[::2], items[1::2], strict=True))
+    return items[::2], items[1::2]
 
 
 async def read_fields(connect: Connect, keys: ShardKeys, *names: bytes) -> list[bytes | None]:

@@ -40,6 +40,19 @@ class ShardKeys:
         stem = f"dl:{{{table}:{shard}}}:".encode()
         return cls(stem + b"v", stem + b"s", stem + b"w")
 
+    def lost(self, layout: RowLayout, rows: int, values: object, states: object) -> str | None:
+        """Return what is wrong when the hashes have not as many fields as the position says, else None.
+
+        `values`, `states`: replies to HLEN. Where nothing is stored yet, nothing may be left behind.
+        """
+        counted = [(self.values, values)]
+        if layout.separate_state or not rows:
+            counted.append((self.state, states))
+        for key, count in counted:
+            if count != rows:
+                return f"{key.decode()} holds {count!r} rows, the position says {rows}"
+        return None
+
 
 def table_key(table: str) -> bytes:
     """Return the key of the table's hint hash."""

@@ -20,7 +20,7 @@ from typing import cast
 
 import orjson
 
-from driftline.errors import FenceLostError, StoreUnavailableError
+from driftline.errors import FenceLostError, PositionError, StoreUnavailableError
 from driftline.rows import resp
 from driftline.rows.connection import Connect, Connection, Reply
 from driftline.rows.fields import delays, pairs
@@ -97,15 +97,42 @@ class Switch:
         """Make the shard live on the target as `left` says, however long it takes.
 
         The drafts are checked, and copied again when they are not whole. Raises FenceLostError
-        when somebody else has moved the shard on.
+        when somebody else has moved the shard on, PositionError when there is nothing whole to copy.
         """
         for delay in delays():
             try:
                 if await self._activate(left):
                     return
+                await self._check_source(left)
                 await self.copy()
             except StoreUnavailableError:
                 await asyncio.sleep(delay)
+
+    async def _check_source(self, left: dict[bytes, bytes]) -> None:
+        """Raise PositionError when rows are there without their separate state: no copy is ever whole.
+
+        A source that somebody else has cleared has neither.
+        """
+        keys = self.keys
+        connection = await self.source()
+        try:
+            *_, counted = await _run(
+                connection,
+                resp.command(b"MULTI"),
+                resp.command(b"HLEN", keys.values),
+                resp.command(b"HLEN", keys.state),
+                resp.command(b"EXEC"),
+            )
+        finally:
+            await connection.close()
+        values, state = cast("list[int]", counted)
+        rows, separate = _rows_of(left)
+        if values == rows and state != separate:
+            raise PositionError(
+                f"{keys.state.decode()} holds {state} rows, the position says {separate}: Redis lost keys "
+                f"while the shard was between two servers. Delete {keys.position.decode()}, "
+                f"{keys.values.decode()} and {keys.state.decode()} on all servers to rebuild it from the log"
+            )
 
     async def _activate(self, left: dict[bytes, bytes]) -> bool:
         keys, drafts = self.keys, self.drafts

@@ -210,13 +210,17 @@ class Servers:
             if isinstance(reply, Exception):
                 raise StoreUnavailableError(f"{each} refused to note server {name}: {reply}")
 
+    async def endpoints(self, name: str) -> tuple[str, ...]:
+        """Return the endpoints of all processes of a server. Raises StoreUnavailableError, ConfigError."""
+        return await self._node(name).endpoints()
+
     async def ask(self, name: str, *command: bytes) -> list[Reply]:
         """Return the replies of all processes of a server to a command without a key.
 
         Raises StoreUnavailableError, ConfigError.
         """
         replies: list[Reply] = []
-        for endpoint in await self._node(name).endpoints():
+        for endpoint in await self.endpoints(name):
             connection = await self.open(endpoint)
             try:
                 replies += await connection.exchange([resp.command(*command)], 1)

@@ -20,13 +20,13 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError
 from driftline.errors import ConfigError, FenceLostError, PositionError, StoreUnavailableError
 from driftline.rows import resp
 from driftline.rows.connection import Connect, Connection, Reply
-from driftline.rows.fields import delays, pairs
+from driftline.rows.fields import delays, names_and_values, pairs
 from driftline.rows.layout import RowLayout, ShardKeys
 from driftline.rows.resp import Bytes
 from driftline.rows.transaction import transaction
 from driftline.shard.cache import RowBlock
 from driftline.shard.machine import Delta
-from driftline.shard.position import Position
+from driftline.shard.position import Position, StoredFields
 
 _READ_ATTEMPTS = 5
 _FENCE = (b"next", b"owner")
@@ -119,20 +119,20 @@ class ShardStore:
                         return
         raise AssertionError("unreachable: delays never end")
 
-    async def check(self, rows: int) -> None:
+    async def check(self, layout: RowLayout, rows: int) -> None:
         """Make sure that the fence still holds and that `rows` rows are stored. Raises FenceLostError.
 
         For an owner that has nothing to commit: a Redis that was emptied, or lost keys, would
         otherwise go unnoticed until it has.
         """
-        packed = [*self._arm(), resp.command(b"HLEN", self._keys.values)]
+        packed = [*self._arm(), *self._count()]
         async with self._lock:
             for delay in delays():
                 try:
-                    _, fence, stored = await self._exchange(packed, 3)
+                    _, fence, values, states = await self._exchange(packed, 4)
                     self._check_fence(fence, self._fence)
-                    if stored != rows:
-                        raise self._lose(f"{stored!r} rows are stored, the position says {rows}")
+                    if lost := self._keys.lost(layout, rows, values, states):
+                        raise self._lose(lost)
                     return
                 except StoreUnavailableError:
                     await self._drop()
@@ -205,22 +205,27 @@ class ShardStore:
         packed = [
             resp.command(b"WATCH", keys.position),
             resp.command(b"HGETALL", keys.position),
-            resp.command(b"HLEN", keys.values),
+            *self._count(),
         ]
-        for _ in range(_READ_ATTEMPTS):  # another owner may commit between the two reads
-            _, flat, rows = await self._exchange(packed, 3)
-            fields = pairs(flat)
-            if b"moved_to" in fields:
-                raise FenceLostError(f"{self._name} has moved to server {fields[b'moved_to'].decode()}")
-            position = Position.from_fields(fields) if fields else None
-            if rows == (position.rows if position else 0):
-                self._fence = (fields.get(b"next", b""), fields.get(b"owner", b""))
-                return Stored(position, int(fields.get(b"published", b"0")), self._fence[1])
+        for _ in range(_READ_ATTEMPTS):  # another owner may commit between the reads
+            _, flat, values, states = await self._exchange(packed, 4)
+            stored = StoredFields.of(*names_and_values(flat))
+            fixed = stored.fixed
+            if b"moved_to" in fixed:
+                raise FenceLostError(f"{self._name} has moved to server {fixed[b'moved_to'].decode()}")
+            position = Position.from_stored(stored) if stored.names else None
+            layout = RowLayout.of(position.table_spec() if position else None)
+            lost = keys.lost(layout, position.rows if position else 0, values, states)
+            if lost is None:
+                self._fence = (fixed.get(b"next", b""), fixed.get(b"owner", b""))
+                return Stored(position, int(fixed.get(b"published", b"0")), self._fence[1])
         raise PositionError(
-            f"{self._name} says {position.rows if position else 'nothing'}, but {keys.values.decode()} holds "
-            f"{rows!r} rows: Redis lost keys (evicted or deleted). "
-            f"Delete both keys to rebuild the shard from the log"
+            f"{lost}: Redis lost keys (evicted or deleted). Delete {keys.position.decode()}, "
+            f"{keys.values.decode()} and {keys.state.decode()} to rebuild the shard from the log"
         )
+
+    def _count(self) -> list[Bytes]:
+        return [resp.command(b"HLEN", key) for key in (self._keys.values, self._keys.state)]
 
     async def _write_owner(self, stored: Stored) -> bool:
         fields = {b"owner": self._owner}

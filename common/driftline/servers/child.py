@@ -128,6 +128,11 @@ class Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def exit_status(self) -> int | None:
+        """How the process ended: its status, minus the signal that killed it; None while it runs."""
+        return self._process.poll()
+
     def output(self) -> str:
         """Return the end of what this process has written to its log."""
         with self.log.open("rb") as file:

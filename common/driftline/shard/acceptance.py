@@ -7,6 +7,8 @@ number whether it is applied, stale or rejected; a forged one uses up nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,33 +27,35 @@ from driftline.frames.events import (
     Upsert,
 )
 from driftline.frames.reasons import Reason
-from driftline.ids import shard_of
-from driftline.shard.position import Position, Producer
+from driftline.ids import INGEST_PRODUCERS, shard_of
+from driftline.shard.position import Position
 from driftline.shard.spec import DROP, MACHINE_VERSION, TableSpec
 
 
-def advance_time(position: Position, timestamp: int, ttl: int) -> tuple[list[bytes], list[int]]:
+@dataclass(frozen=True, slots=True)
+class Aged:
+    """What the passing of log time has changed in a position."""
+
+    forgotten: list[bytes]  # producers
+    kept: list[bytes]  # producers that were as old, and count as heard of now
+    rows: list[int]  # ids whose restore is forgotten
+
+
+def advance_time(position: Position, timestamp: int, ttl: int) -> Aged:
     """Move log time on and forget who has been silent for longer than `ttl` milliseconds.
 
-    Returns the producers and the restored ids that were forgotten.
+    Ingest partitions are never forgotten: their router starts from the begin of the topic when
+    Redis has lost its position, however long ago that was forwarded. They are given the log time
+    at hand instead, so that one costs a step per `ttl`, not one per record.
     """
     position.time = max(position.time, timestamp)
     oldest = position.time - ttl
-    producers: list[bytes] = []
-    while position.producers:
-        name, seen = next(iter(position.producers.items()))
-        if seen.time >= oldest:
-            break
-        del position.producers[name]
-        producers.append(name)
-    rows: list[int] = []
-    while position.restored:
-        row, (_, time) = next(iter(position.restored.items()))
-        if time >= oldest:
-            break
-        del position.restored[row]
-        rows.append(row)
-    return producers, rows
+    silent = position.producers.forget_silent(oldest)
+    kept = [name for name in silent if name in INGEST_PRODUCERS]
+    for name in kept:
+        position.producers.set(name, silent[name].epoch, silent[name].seq, position.time)
+    forgotten = [name for name in silent if name not in INGEST_PRODUCERS]
+    return Aged(forgotten, kept, position.restored.end(oldest))
 
 
 def take_seq(position: Position, event: Gradient | Upsert | Delete) -> bool:
@@ -59,12 +63,9 @@ def take_seq(position: Position, event: Gradient | Upsert | Delete) -> bool:
     origin = event.origin
     seen = position.producers.get(origin.producer)
     fresh = seen is None or (origin.epoch, origin.seq) > (seen.epoch, seen.seq)
-    if seen is None:
-        seen = position.producers[origin.producer] = Producer(origin.epoch, origin.seq, position.time)
-    elif fresh:
-        seen.epoch, seen.seq = origin.epoch, origin.seq
-    seen.time = position.time  # a re-send is a sign of life too
-    position.producers.move_to_end(origin.producer)
+    last = origin if seen is None or fresh else seen
+    # a re-send is a sign of life too
+    position.producers.set(origin.producer, last.epoch, last.seq, position.time)
     return fresh
 
 
@@ -80,6 +81,13 @@ def check_allowed(event: Gradient | Upsert | Delete, size: int, position: Positi
     """Raise FrameError if the event's producer is shut out or the frame does not fit the table."""
     if size > spec.policy.max_frame:
         raise FrameError(Reason.OVERSIZED, f"{size} bytes, the table takes frames of {spec.policy.max_frame}")
+    if isinstance(event, Delete) and size + 4 * spec.dim * len(event.ids) > spec.policy.max_frame:
+        # it is applied whole, and each of its rows is fetched and published: it weighs as an upsert would
+        raise FrameError(
+            Reason.OVERSIZED,
+            f"a delete of {len(event.ids)} rows of {4 * spec.dim} bytes, as many as the table's frames of "
+            f"{spec.policy.max_frame} bytes cannot carry: delete fewer at once",
+        )
     if event.origin.producer in position.quarantined:
         raise FrameError(Reason.QUARANTINED, f"producer {event.origin.producer.hex()} is shut out")
     if isinstance(event, Gradient):
@@ -140,8 +148,7 @@ def is_stale(read_pos: int | None, position: Position) -> bool:
 
 def superseded(ids: NDArray[np.uint64], read_pos: int, position: Position) -> NDArray[np.bool_]:
     """Return a mask of ids whose rows were put back by a restore-rows after they were read."""
-    named = [row for row, (at, _) in position.restored.items() if read_pos <= at]
-    return np.isin(ids, np.array(named, np.uint64))
+    return position.restored.superseded(ids, read_pos)
 
 
 def check_op(op: Op, position: Position) -> None:

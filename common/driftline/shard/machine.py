@@ -14,6 +14,7 @@ named by `Plan.missing` and handed in; nothing here waits, reads a clock or logs
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,13 +76,14 @@ class Shard:
         """Whether anything, be it only the position, is not yet in a delta."""
         return self._written.get(b"next") != self.position.scalar("next") or self.cache.dirty_count > 0
 
-    def screen(self, records: Sequence[Record]) -> Plan:
+    def screen(self, records: Sequence[Record], max_rows: int = sys.maxsize) -> Plan:
         """Judge `records` up to and including the first op, and move the position over them.
 
+        Stops behind the record with which the plan names `max_rows` rows, however few bytes name them.
         An op's own record is not passed yet: `apply_op` does that. Raises StateError when
         this release cannot continue the log.
         """
-        plan = self._screen.run(records)
+        plan = self._screen.run(records, max_rows)
         if plan.runs:
             self._name_missing(plan)
         return plan
@@ -143,10 +145,10 @@ class Shard:
             )
         elif op.kind == RESTORE_ROWS and op.rows is not None:
             self._apply_values(Values(op.ids, op.rows, op.state, at, RESTORE_CAUSE))
+            position.restored.set(op.ids, at, position.time)
+            value = b"%d,%d" % (at, position.time)
             for row in op.ids.tolist():
-                position.restored[row] = (at, position.time)
-                position.restored.move_to_end(row)
-                self._enter(b"r:%d" % row, b"%d,%d" % (at, position.time))
+                self._enter(b"r:%d" % row, value)
         position.op = op.origin.seq
         position.next, position.fp = record.offset + 1, fingerprint(record)
 

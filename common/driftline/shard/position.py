@@ -2,15 +2,17 @@
 
 Invariant: every field here follows from the log alone, so a replay of the same
 prefix gives the same position. In Redis it is the hash `dl:{T:p}:w`, written in
-the same transaction as the rows; on barrier frames it is JSON and tensors.
+the same transaction as the rows; on barrier frames it is JSON and tensors. Members
+(producers, quarantines, restored rows) are read and written by the column: there may
+be hundreds of thousands, and a takeover waits for them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 
 import numpy as np
 import orjson
@@ -19,19 +21,16 @@ from numpy.typing import NDArray
 from driftline.errors import PositionError
 from driftline.ids import lsn
 from driftline.log.base import Record
+from driftline.shard.decimals import parse
+from driftline.shard.producers import NAME_BYTES, Columns, Producer, Producers
+from driftline.shard.restored import Restored
 from driftline.shard.spec import TableSpec
 
 FIRST_GENERATION = 1  # so that no LSN is 0 and floor 0 means "never restored"
 SCALARS = ("next", "gen", "fp", "mv", "op", "ord", "rows", "epoch", "floor", "prep", "time", "spec")
 
 
-@dataclass(slots=True)
-class Producer:
-    """What a shard remembers of a producer."""
-
-    epoch: int
-    seq: int
-    time: int  # log time of its last frame, ms
+_PRODUCER, _QUARANTINE, _RESTORED = b"p:", b"q:", b"r:"
 
 
 @dataclass(slots=True)
@@ -50,9 +49,9 @@ class Position:
     prep: str = ""  # version being prepared, as JSON
     time: int = 0  # log time, ms
     spec: str = ""  # the table spec in force, as JSON
-    producers: OrderedDict[bytes, Producer] = field(default_factory=OrderedDict)  # oldest first
+    producers: Producers = field(default_factory=Producers)
     quarantined: dict[bytes, int] = field(default_factory=dict)  # producer -> op
-    restored: OrderedDict[int, tuple[int, int]] = field(default_factory=OrderedDict)  # id -> LSN, time
+    restored: Restored = field(default_factory=Restored)
 
     @property
     def lsn(self) -> int:
@@ -75,53 +74,90 @@ class Position:
 
     def _members(self) -> Iterator[tuple[bytes, bytes]]:
         for producer, seen in self.producers.items():
-            yield b"p:" + producer, producer_value(seen)
+            yield _PRODUCER + producer, producer_value(seen)
         for producer, op in self.quarantined.items():
-            yield b"q:" + producer, b"%d" % op
+            yield _QUARANTINE + producer, b"%d" % op
         for row, (at, time) in self.restored.items():
-            yield b"r:%d" % row, b"%d,%d" % (at, time)
+            yield _RESTORED + b"%d" % row, b"%d,%d" % (at, time)
 
     @classmethod
     def from_fields(cls, fields: Mapping[bytes, bytes]) -> Position:
         """Return the position in the fields of `w`; raises PositionError naming what is damaged."""
+        return cls.from_stored(StoredFields.of(list(fields), list(fields.values())))
+
+    @classmethod
+    def from_stored(cls, stored: StoredFields) -> Position:
+        """Return the position in the fields of `w`; raises PositionError naming what is damaged."""
         position = cls()
         try:
             for name in SCALARS:
-                text = fields[name.encode()].decode()
+                text = stored.fixed[name.encode()].decode()
                 setattr(position, name, text if isinstance(getattr(position, name), str) else int(text))
-            known = [
-                (key[2:], Producer(*map(int, value.split(b","))))
-                for key, value in fields.items()
-                if key[:2] == b"p:"
-            ]
-            known.sort(key=lambda item: item[1].time)
-            position.producers.update(known)
-            rows = [(int(key[2:]), _numbers(value)) for key, value in fields.items() if key.startswith(b"r:")]
-            for row, (at, time) in sorted(rows, key=lambda item: item[1][1]):
-                position.restored[row] = (at, time)
-            for key, value in fields.items():
-                if key.startswith(b"q:"):
-                    position.quarantined[key[2:]] = int(value)
-        except (KeyError, ValueError, TypeError, IndexError) as error:
+            names, values = stored.members(_PRODUCER)
+            epochs, seqs, times = parse(values, 3)
+            position.producers = Producers(Columns(_names(names), epochs, seqs, times))
+            names, values = stored.members(_QUARANTINE)
+            (ops,) = parse(values, 1)
+            position.quarantined = dict(zip(map(bytes, _names(names)), ops.tolist(), strict=True))
+            names, values = stored.members(_RESTORED)
+            (ids,) = parse([name.removeprefix(_RESTORED) for name in names], 1)
+            position.restored = Restored(ids, *parse(values, 2))
+        except (KeyError, ValueError) as error:
             raise PositionError(f"the stored position is damaged: {error!r}") from None
         return position
 
     def snapshot(self) -> tuple[dict[str, object], dict[str, NDArray[np.generic]]]:
-        """Return the position as a barrier frame carries it: fixed fields, and members as tensors."""
+        """Return the position as a barrier frame carries it: fixed fields, and members as tensors.
+
+        Members are in the order of names and ids: whoever makes the snapshot, it is the same to the bit.
+        """
         scalars: dict[str, object] = {name: getattr(self, name) for name in SCALARS}
-        scalars["quarantined"] = {key.hex(): op for key, op in self.quarantined.items()}
-        seen, rows = list(self.producers.values()), list(self.restored.items())
-        names = np.frombuffer(b"".join(self.producers), np.uint8).reshape(-1, 16)
+        producers, shut_out = self.producers.columns(), sorted(self.quarantined.items())
         tensors: dict[str, NDArray[np.generic]] = {
-            "pname": names,
-            "pepoch": np.array([item.epoch for item in seen], np.uint32),
-            "pseq": np.array([item.seq for item in seen], np.uint64),
-            "ptime": np.array([item.time for item in seen], np.uint64),
-            "rid": np.array([row for row, _ in rows], np.uint64),
-            "rlsn": np.array([at for _, (at, _) in rows], np.uint64),
-            "rtime": np.array([time for _, (_, time) in rows], np.uint64),
+            "pname": producers.names,
+            "pepoch": producers.epochs.astype(np.uint32),
+            "pseq": producers.seqs,
+            "ptime": producers.times,
+            "qname": np.frombuffer(b"".join(name for name, _ in shut_out), np.uint8).reshape(-1, NAME_BYTES),
+            "qop": np.array([op for _, op in shut_out], np.uint64),
+            "rid": self.restored.ids,
+            "rlsn": self.restored.lsns,
+            "rtime": self.restored.times,
         }
         return scalars, tensors
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFields:
+    """The fields of `w` as they are read: those with fixed names, and members, which may be very many."""
+
+    fixed: Mapping[bytes, bytes]
+    names: Sequence[bytes]
+    values: Sequence[bytes]
+    kinds: NDArray[np.uint8]  # per name: its first letter where a colon follows, else 0
+
+    @classmethod
+    def of(cls, names: Sequence[bytes], values: Sequence[bytes]) -> StoredFields:
+        """Return the fields `names`, which have `values`."""
+        lengths = np.fromiter(map(len, names), np.intp, len(names))
+        text = np.frombuffer(b"".join(names) + b"\0\0", np.uint8)
+        begins = np.cumsum(lengths) - lengths
+        kinds = np.where((lengths > 1) & (text[begins + 1] == ord(":")), text[begins], np.uint8(0))
+        at = np.flatnonzero(kinds == 0).tolist()
+        return cls({names[n]: values[n] for n in at}, names, values, kinds)
+
+    def members(self, prefix: bytes) -> tuple[list[bytes], list[bytes]]:
+        """Return the names and values of the fields with a prefix of a letter and a colon."""
+        chosen = (self.kinds == prefix[0]).tolist()
+        return list(compress(self.names, chosen)), list(compress(self.values, chosen))
+
+
+def _names(names: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Return the names of producers in fields as (n, 16) bytes. Raises ValueError."""
+    whole = 2 + NAME_BYTES
+    if other := set(map(len, names)) - {whole}:
+        raise ValueError(f"the name of a producer has {min(other) - 2} bytes, not {NAME_BYTES}")
+    return np.ascontiguousarray(np.frombuffer(b"".join(names), np.uint8).reshape(-1, whole)[:, 2:])
 
 
 def producer_value(seen: Producer) -> bytes:
@@ -134,7 +170,3 @@ def fingerprint(record: Record) -> str:
     digest = hashlib.blake2b(record.value, digest_size=8)
     digest.update(b"%d,%d" % (record.offset, record.timestamp))
     return digest.hexdigest()
-
-
-def _numbers(value: bytes) -> tuple[int, ...]:
-    return tuple(int(part) for part in value.split(b","))

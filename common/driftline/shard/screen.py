@@ -13,17 +13,19 @@ from dataclasses import replace
 import numpy as np
 
 from driftline.errors import FrameError, StateError
-from driftline.frames.events import Delete, Event, Gradient, Op, Upsert, event_of
+from driftline.frames.events import GROUP, SPEC, Delete, Event, Gradient, Op, Upsert, event_of
 from driftline.frames.headers import KEY_ID, MAC, Keyring
 from driftline.frames.reasons import Reason
 from driftline.frames.states import UPSERT_CAUSE
 from driftline.frames.tensors import decode
+from driftline.frames.unreadable import check_readable
 from driftline.ids import OPS_PRODUCER, lsn, shard_of
 from driftline.log.base import Record
 from driftline.shard import acceptance
 from driftline.shard.plan import Gradients, PendingOp, Plan, Rejected, Removals, Values
 from driftline.shard.position import Position, fingerprint
 from driftline.shard.spec import TableSpec
+from driftline.topics import DEFAULT_GROUP
 
 MAX_FRAME = 8 << 20
 """Hard limit before a table has a policy, and for ops."""
@@ -54,12 +56,12 @@ class Screen:
         self._changed, self._forgotten = set(), set()
         return changed, sorted(forgotten)
 
-    def run(self, records: Sequence[Record]) -> Plan:
-        """Judge `records` up to and including the first accepted op.
+    def run(self, records: Sequence[Record], max_rows: int) -> Plan:
+        """Judge `records` up to and including the first accepted op, or the one that reaches `max_rows` rows.
 
         Raises StateError, with the position untouched, at a first record that cannot be judged here.
         """
-        plan, frames = Plan(), list[tuple[Record, Gradient]]()
+        plan, frames, rows = Plan(), list[tuple[Record, Gradient]](), 0
         last: Record | None = None
         for record in records:
             plan.consumed += 1
@@ -72,6 +74,7 @@ class Screen:
                 if isinstance(event, Op) or not self._take_seq(event):
                     plan.counts["duplicate"] += 1
                 else:
+                    rows += len(event.ids)
                     self._accept(event, record, plan, frames)
             except FrameError as error:
                 self.advance(record)
@@ -82,6 +85,8 @@ class Screen:
                 plan.consumed -= 1  # what came before stands; the next call starts here and raises
                 break
             last = record
+            if rows >= max_rows:
+                break
         if last is not None:
             self._position.next, self._position.fp = last.offset + 1, fingerprint(last)
         self._close(frames, plan)
@@ -93,21 +98,37 @@ class Screen:
             self._position.time = max(self._position.time, record.timestamp)
             return
         ttl = self._spec.policy.producer_ttl_ms
-        producers, rows = acceptance.advance_time(self._position, record.timestamp, ttl)
-        self._changed.difference_update(producers)
-        self._forgotten.update(b"p:" + name for name in producers)
-        self._forgotten.update(b"r:%d" % row for row in rows)
+        aged = acceptance.advance_time(self._position, record.timestamp, ttl)
+        if aged.forgotten or aged.kept:
+            self._changed.difference_update(aged.forgotten)
+            self._changed.update(aged.kept)
+            self._forgotten.update(b"p:" + name for name in aged.forgotten)
+        self._forgotten.update(b"r:%d" % row for row in aged.rows)
 
     def _read(self, record: Record) -> Event:
+        check_readable(record.headers)
         signed = any(name in (KEY_ID, MAC) for name, _ in record.headers)
         if signed and not self._keyring.verifies(record.value, record.headers):
             raise FrameError(Reason.FORGED, "the signature is not one of this deployment")
-        event = event_of(decode(record.value, limit=MAX_FRAME))
+        frame = decode(record.value, limit=MAX_FRAME)
+        event = event_of(frame)
         if isinstance(event, Op) != (event.origin.producer == OPS_PRODUCER) or (
             isinstance(event, Op) and not signed
         ):
             raise FrameError(Reason.FORGED, "ops come from the router, signed, and nothing else does")
+        if signed:
+            self._check_group(frame.metadata.get(GROUP), event)
         return event
+
+    def _check_group(self, group: str | None, event: Event) -> None:
+        """Refuse what was signed for another group, whose router may hold the same key and use this name."""
+        own: object = group
+        if self._spec is not None:
+            own = self._spec.group
+        elif isinstance(event, Op) and event.kind == SPEC:  # the table's first: it belongs to who makes it
+            own = event.body.get("group", DEFAULT_GROUP)
+        if not group or group != own:
+            raise FrameError(Reason.FORGED, f"signed for group {group!r}, this table belongs to {own!r}")
 
     def _is_due(self, op: Op) -> bool:
         """Tell whether the op is new here; raises FrameError if it is and makes no sense."""

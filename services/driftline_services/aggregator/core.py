@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import uuid
 from collections.abc import Mapping
 
 from driftline import topics
@@ -22,13 +21,13 @@ from driftline.ops.catalogue import Catalogue
 from driftline.rows.connection import Connect
 from driftline.rows.placement import EQUAL
 from driftline.rows.servers import ONLY, Servers
-from driftline.rows.shard_store import ShardStore
 from driftline_services.aggregator.ingest import IngestRouter
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.moving import Homes
 from driftline_services.aggregator.placing import Placement
 from driftline_services.aggregator.router import Router, resume_offset
 from driftline_services.aggregator.runner import ShardRunner
+from driftline_services.aggregator.taking import Taker
 from driftline_services.chassis import Batch, Flow, TopicPartition, patiently
 
 _logger = logging.getLogger(__name__)
@@ -53,24 +52,20 @@ class Aggregator:
         ingest_incarnation: int = 0,
         placement: str = EQUAL,
     ) -> None:
-        self._group, self._log, self._keyring = group, log, keyring
+        self._group, self._log = group, log
         servers = redis if isinstance(redis, Servers) else Servers.by_connect({ONLY: redis})
         self._catalogue, self._limits, self._share = catalogue, limits, limits
         self._homes = Homes(servers, log, keyring)
-        self._router = Router(log, group, keyring, catalogue.tables, Placement(servers, placement))
+        self.router = Router(log, group, keyring, catalogue.tables, Placement(servers, placement))
         self.ingest = IngestRouter(group, log, keyring, catalogue, servers.aside, ingest_incarnation)
-        self._name = uuid.uuid4().hex
-        self._takeovers = 0
+        self._taker = Taker(log, keyring, self._homes)
         self._flow: Flow | None = None
         self._watches: dict[TopicPartition, asyncio.Task[None]] = {}
         self._late: dict[TopicPartition, asyncio.Task[None]] = {}
         self._loaded = asyncio.Event()
-        self.taking: dict[TopicPartition, ShardStore] = {}
         self.runners: dict[TopicPartition, ShardRunner] = {}
         self.stopped: dict[TopicPartition, StateError] = {}
-        self.assigned: frozenset[TopicPartition] | None = (
-            None  # shards and ingest; None before the first time
-        )
+        self.assigned: frozenset[TopicPartition] | None = None  # shards and ingest; None before the first
         self.fence_losses = 0
         self.patrol_every = 5.0  # seconds
 
@@ -118,7 +113,7 @@ class Aggregator:
         if batch.topic == topics.ops(self._group):
             for record in batch.records:
                 await self._catalogue.note(record)
-                await self._router.forward(record)
+                await self.router.forward(record)
             self._running.hint(batch.tp, batch.next)
             return
         if self._is_ingest(batch.tp):
@@ -139,6 +134,30 @@ class Aggregator:
             return
         self._running.hint(batch.tp, runner.progress.committed)
 
+    async def lost(self, tp: TopicPartition, error: PositionError) -> None:
+        """Begin `tp` again from what is stored, which says how log and store disagree, and stops it."""
+        if tp.topic == topics.ops(self._group):
+            raise error  # the catalogue reads it too: without its ops log a group has no tables
+        _logger.error("%s", error)
+        if self._is_ingest(tp) or tp in self.runners:  # else it is being taken over again already
+            watch = self._watches.pop(tp, None)
+            if watch is not None:
+                watch.cancel()
+            again = self._begin_again(tp, self.runners.get(tp))
+            self._watches[tp] = asyncio.create_task(again, name=f"begin again {tp}")
+
+    async def _begin_again(self, tp: TopicPartition, runner: ShardRunner | None) -> None:
+        try:
+            if runner is not None:
+                await self._settle(tp, runner)
+                self.runners.pop(tp, None)
+            start = await self._begin(tp)
+        except Exception as failure:  # noqa: BLE001 - nobody else would hear of it
+            self._running.crash(failure)
+            return
+        if start is not None:
+            self._running.resume(tp, start)
+
     async def release(self, partitions: frozenset[TopicPartition]) -> None:
         self.assigned = frozenset()
         late = [self._late.pop(tp) for tp in partitions if tp in self._late]
@@ -153,8 +172,10 @@ class Aggregator:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
         runner = self.runners.pop(tp, None)
-        if runner is None:
-            return
+        if runner is not None:
+            await self._settle(tp, runner)
+
+    async def _settle(self, tp: TopicPartition, runner: ShardRunner) -> None:
         try:
             await runner.finish()
         except FenceLostError as error:
@@ -174,47 +195,23 @@ class Aggregator:
         if self._is_ingest(tp):
             return await self._ingest_start(tp)
         try:
-            runner, start = await self._take(tp)
+            runner, start = await self._taker.take(table_of(tp), tp.partition, self._share)
         except StateError as error:
             self._stop(tp, error)
             return None
-        finally:
-            self.taking.pop(tp, None)
         self.runners[tp] = runner
         self._watches[tp] = asyncio.create_task(self._watch(tp, runner), name=f"watch {_shard_name(tp)}")
         _logger.info("%s taken over, reading from offset %d", _shard_name(tp), start)
         return start
-
-    async def _take(self, tp: TopicPartition) -> tuple[ShardRunner, int]:
-        table = table_of(tp)
-        while True:
-            self._takeovers += 1
-            owner = f"{self._name}:{self._takeovers}".encode()
-            store = self.taking[tp] = await self._homes.settle(table, tp.partition, owner)
-            runner = ShardRunner(
-                table,
-                tp.partition,
-                store=store,
-                log=self._log,
-                keyring=self._keyring,
-                limits=self._share,
-                move=self._homes.move,
-            )
-            try:
-                return runner, await runner.start()
-            except FenceLostError as error:  # it has just moved on
-                await runner.close()
-                _logger.info("%s: %s", _shard_name(tp), error)
-            except BaseException:
-                await runner.close()
-                raise
 
     async def _router_start(self) -> int:
         await self._catalogue.catch_up()
         seen = await self._homes.ops_seen(self._catalogue.tables)
         begin = (await self._log.bounds(topics.ops(self._group), 0)).begin
         start = resume_offset(self._catalogue.tables, seen)
-        return begin if start is None else max(start, begin)
+        start = begin if start is None else max(start, begin)
+        await self.router.begin(start)
+        return start
 
     async def _ingest_start(self, tp: TopicPartition) -> int | None:
         try:
@@ -242,7 +239,7 @@ class Aggregator:
         self.runners.pop(tp, None)
         await runner.close()
         owner = await self._homes.owner(table_of(tp), tp.partition)
-        if owner is not None and not owner.startswith(self._name.encode()):
+        if owner is not None and not self._taker.took(owner):
             self._running.crash(error)  # somebody else's now, unless the group gives it to us again
             return
         start = await self._begin(tp)
@@ -257,6 +254,7 @@ class Aggregator:
             tables: dict[str, dict[int, TopicPartition]] = {}
             for tp in running:
                 tables.setdefault(table_of(tp), {})[tp.partition] = tp
+            await self.router.look_again()
             for table, shards in tables.items():
                 for shard, server in (await self._homes.overtaken(table, sorted(shards))).items():
                     runner = running[shards[shard]]
@@ -274,9 +272,15 @@ class Aggregator:
         runner = self.runners.get(tp)
         return runner.progress.applied if runner else None
 
+    @property
+    def gone(self) -> Mapping[str, str]:
+        """Tables whose gradients topic the router found missing, each with what that means."""
+        return self.router.gone
+
     def store_full(self, tp: TopicPartition) -> str | None:
         """Return why Redis takes no writes of a shard for want of memory; None while it does."""
-        runner, taking = self.runners.get(tp), self.taking.get(tp)
+        runner = self.runners.get(tp)
+        taking = self._taker.under_way.get((table_of(tp), tp.partition))
         return runner.store_full if runner else taking.full if taking else None
 
     def _is_ingest(self, tp: TopicPartition) -> bool:

@@ -16,11 +16,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from driftline import topics
-from driftline.errors import FrameError, LogUnavailableError, UnknownTopicError
-from driftline.frames.events import Gradient, Origin, Upsert, write_event
+from driftline.errors import FrameError, LogUnavailableError, PositionError, UnknownTopicError
+from driftline.frames.events import GROUP, Gradient, Origin, Upsert, write_event
 from driftline.frames.headers import Keyring, cloud_event
 from driftline.frames.reasons import Reason
-from driftline.ids import producer_id
+from driftline.frames.unreadable import check_readable
+from driftline.ids import MAX_INGEST_PARTITIONS, ingest_producer
 from driftline.ingest import frames_of, parse_message
 from driftline.log import MAX_RECORD_BYTES, Log, Outgoing, Record, record_size
 from driftline.ops.catalogue import Catalogue
@@ -42,11 +43,6 @@ _RETRY = 0.5
 
 Sending = dict[tuple[str, int], list[Outgoing]]
 """Frames by (table, shard), in order."""
-
-
-def ingest_producer(partition: int) -> bytes:
-    """Return the producer of everything that comes from an ingest partition."""
-    return producer_id(f"ingest:{partition}")
 
 
 class IngestRouter:
@@ -74,6 +70,11 @@ class IngestRouter:
     async def start(self, partition: int) -> int:
         """Return the offset to read `partition` from. Raises PositionError if log and store disagree."""
         self.positions.pop(partition, None)
+        if partition >= MAX_INGEST_PARTITIONS:
+            raise PositionError(
+                f"{self.topic}/{partition}: shards know the producers of {MAX_INGEST_PARTITIONS} ingest "
+                "partitions and would forget this one's; make the topic anew with fewer partitions"
+            )
         done = await self._store.load(partition)
         start = await start_offset(self._log, self.topic, partition, done, self._incarnation)
         self.positions[partition] = start
@@ -117,7 +118,8 @@ class IngestRouter:
                     _logger.warning(
                         "%s/%d: offset %d refused: %s", self.topic, partition, record.offset, error
                     )
-                letters.append(dead_letter(self.topic, partition, Rejected(record, error.reason, str(error))))
+                rejected = Rejected(record, error.reason, str(error))
+                letters.append(dead_letter(self.topic, partition, rejected, 1 + self._incarnation))
             else:
                 for frame, outgoing in frames:
                     sending.setdefault((frame.table, frame.shard), []).append(outgoing)
@@ -135,6 +137,7 @@ class IngestRouter:
 
     async def _frames(self, partition: int, record: Record) -> list[tuple[Gradient | Upsert, Outgoing]]:
         """Return the frames of a message, none of which a shard refuses for its size. Raises FrameError."""
+        check_readable(record.headers)
         message = parse_message(record.value)
         spec = await self._spec(message.table)
         origin = Origin(ingest_producer(partition), self._incarnation, record.offset)
@@ -150,7 +153,7 @@ class IngestRouter:
         return frames
 
     def _signed(self, frame: Gradient | Upsert, partition: int) -> Outgoing:
-        value = write_event(frame)
+        value = write_event(frame, more={GROUP: self._group})
         origin = frame.origin
         headers = cloud_event(
             type(frame).__name__.lower(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from driftline.frames.markers import PART_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -11,7 +13,8 @@ class Limits:
 
     cache_bytes: int = 512 << 20  # over all shards of a worker
     flush_bytes: int = 8 << 20  # per shard: dirty rows that may pile up before applying waits for a commit
-    publish_window: int = 16 << 20  # gradients log, in bytes
+    publish_window: int = 16 << 20  # per shard: states committed, not yet published
+    marker_bytes: int = PART_BYTES  # of members in one frame; a marker with more is written in parts
     mark_after: float = 0.5  # seconds idle before `published` is written on its own
 
     def shared_by(self, shards: int) -> Limits:

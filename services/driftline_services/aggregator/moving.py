@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from driftline import topics
 from driftline.errors import ConfigError, FenceLostError, FrameError, PositionError, StoreUnavailableError
@@ -36,6 +36,10 @@ _OPS_PATIENCE = 10.0
 _WAIT = 5.0
 
 _Shard = tuple[str, int]
+
+
+Move = Callable[[ShardStore, str, int, str], Awaitable[ShardStore]]
+"""Moves a shard (store, table, index) to the server named and returns its store there."""
 
 
 class Homes:

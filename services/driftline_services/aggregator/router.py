@@ -1,23 +1,28 @@
 """Forwards the ops of a group to every shard of every table of the group.
 
-Invariant: op n is acknowledged in every partition before op n+1 is sent to any.
+Invariant: op n is acknowledged in every partition before op n+1 is sent to any. Only a
+table whose gradients topic does not exist is passed over, and the op put with the refused ones.
 A router that starts again repeats ops, which shards recognise by their number;
-two routers at once do no harm, because each keeps that order.
+two routers at once do no harm, because each keeps that order. A request is carried
+out once, however often it is in the ops log: all routers judge that from the log alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from driftline import topics
-from driftline.errors import ConfigError, FrameError
+from driftline import clock, topics
+from driftline.errors import ConfigError, FrameError, LogUnavailableError
 from driftline.frames.events import (
     BARRIER,
+    GROUP,
     MOVE,
     QUARANTINE,
     RESTORE_ROWS,
@@ -31,7 +36,8 @@ from driftline.frames.reasons import Reason
 from driftline.ids import OPS_PRODUCER, shard_of
 from driftline.log import Log, Outgoing, Record
 from driftline.ops.catalogue import Born
-from driftline.ops.requests import op_number, read_op
+from driftline.ops.requests import Asked, op_number, read_op
+from driftline.ops.window import SPAN, RequestWindow
 from driftline.shard.acceptance import check_move
 from driftline.shard.plan import Rejected
 from driftline.shard.spec import TableSpec
@@ -40,7 +46,14 @@ from driftline_services.aggregator.dead_letters import dead_letter
 from driftline_services.aggregator.placing import Placement
 
 _logger = logging.getLogger(__name__)
+_WAIT = 10.0
 FORWARDED = frozenset({SPEC, BARRIER, QUARANTINE, RESTORE_ROWS, MOVE})
+GRACE = 5.0
+"""Seconds for which the log must say that a topic does not exist. A broker that has just started
+answers before it has read what it knows."""
+
+_PROMPT = 1.0  # seconds until somebody asks why an append takes so long
+_ASK_AGAIN = 0.5
 OF_ONE_TABLE = frozenset({RESTORE_ROWS, MOVE})
 
 
@@ -67,28 +80,120 @@ class Router:
         keyring: Keyring,
         tables: Mapping[str, Born],
         placement: Placement | None = None,
+        grace: float = GRACE,
+        now: clock.Clock = clock.monotonic,
     ) -> None:
         self._log, self._group, self._keyring, self._tables = log, group, keyring, tables
-        self._placement = placement
+        self._placement, self._grace, self._now = placement, grace, now
+        self._window = RequestWindow()
+        self.refused: Counter[str] = Counter()  # requests by reason
+        self.gone: dict[str, str] = {}
+        """Tables that ops could not be forwarded to, because their topic does not exist; with the message."""
+
+    async def begin(self, start: int) -> None:
+        """Learn which requests are in the log before `start`, the offset of the next to be forwarded."""
+        self._window = RequestWindow()
+        topic = topics.ops(self._group)
+        bounds = await self._log.bounds(topic, 0)
+        end = min(start, bounds.end)  # a start behind the end of the log stops the worker elsewhere
+        reader = self._log.reader(topic, 0, min(max(bounds.begin, start - SPAN), end))
+        try:
+            while reader.position < end:
+                for record in await reader.read(wait=_WAIT):
+                    if record.offset < end:
+                        with contextlib.suppress(FrameError):  # dead letters already
+                            self._judge(record)
+        finally:
+            await reader.close()
 
     async def forward(self, record: Record) -> None:
         """Forward the op in `record`, or put it with the refused ones. Waits out an absent log."""
         try:
-            op = read_op(record, self._keyring)
+            op = self._judge(record).op
             targets = await self._targets(op, record.offset)
         except (FrameError, ConfigError) as error:
             reason = error.reason if isinstance(error, FrameError) else Reason.BAD_SPEC
+            self.refused[reason] += 1
             letter = dead_letter(self._group, 0, Rejected(record, reason, str(error)))
             _logger.warning("op at %s/%d refused: %s", topics.ops(self._group), record.offset, error)
             await append(self._log, topics.refused_ops(self._group), 0, [letter])
             return
-        await asyncio.gather(
-            *(
-                append(self._log, topics.gradients(frame.table), frame.shard, [self._signed(frame)])
-                for frame in targets
-            )
+        tables: dict[str, list[Op]] = {}
+        for frame in targets:
+            tables.setdefault(frame.table, []).append(frame)
+        reached = await asyncio.gather(*(self._deliver(table, frames) for table, frames in tables.items()))
+        missed = [table for table, there in zip(tables, reached, strict=True) if not there]
+        if missed:
+            await self._refuse_missed(record, op, missed)
+        number = sum(len(frames) for table, frames in tables.items() if table not in missed)
+        _logger.info("op %d (%s) forwarded to %d shards", op_number(record.offset), op.kind, number)
+
+    async def look_again(self) -> None:
+        """Forget those of `gone` whose topic is there again."""
+        for table in list(self.gone):
+            if not await self._missing(table):
+                self.gone.pop(table, None)
+
+    async def _deliver(self, table: str, frames: Sequence[Op]) -> bool:
+        """Append an op's frames to a table's shards, however long it takes; False if it has no topic."""
+        if table in self.gone:
+            if await self._missing(table):
+                return False
+            self.gone.pop(table, None)
+        appends: asyncio.Future[list[None]] = asyncio.gather(
+            *(append(self._log, topics.gradients(table), each.shard, [self._signed(each)]) for each in frames)
         )
-        _logger.info("op %d (%s) forwarded to %d shards", op_number(record.offset), op.kind, len(targets))
+        await asyncio.wait({appends}, timeout=_PROMPT)
+        if appends.done():
+            await appends
+            return True
+        absence = asyncio.create_task(self._until_gone(table))
+        try:
+            watched: set[asyncio.Future[object]] = {appends, absence}  # type: ignore[arg-type]
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            if appends.done():
+                await appends
+                return True
+            await absence
+            return False
+        finally:
+            for task in (appends, absence):
+                task.cancel()
+            await asyncio.gather(appends, absence, return_exceptions=True)
+
+    async def _until_gone(self, table: str) -> None:
+        """Return once the log has said for `grace` seconds on end that the table has no topic."""
+        since: float | None = None
+        while since is None or self._now() - since < self._grace:
+            if not await self._missing(table):
+                since = None
+            elif since is None:
+                since = self._now()
+            await asyncio.sleep(_ASK_AGAIN)
+
+    async def _missing(self, table: str) -> bool:
+        """Tell whether the log answers, and has no topic for the table."""
+        try:
+            return topics.gradients(table) not in await self._log.topics()
+        except LogUnavailableError:
+            return False
+
+    async def _refuse_missed(self, record: Record, op: Op, missed: Sequence[str]) -> None:
+        for table in missed:
+            self.gone[table] = (
+                f"table {table}: topic {topics.gradients(table)} does not exist; ops go on without it. "
+                "Make it again, with as many partitions as the table has shards, then "
+                f"`driftline table relog {table}`"
+            )
+            _logger.error("op %d (%s): %s", op_number(record.offset), op.kind, self.gone[table])
+        message = "; ".join(self.gone[table] for table in missed)
+        letter = dead_letter(self._group, 0, Rejected(record, Reason.NO_TOPIC, message))
+        await append(self._log, topics.refused_ops(self._group), 0, [letter])
+
+    def _judge(self, record: Record) -> Asked:
+        asked = read_op(record, self._keyring, self._group)
+        self._window.check(asked, record.offset)
+        return asked
 
     async def _targets(self, op: Op, offset: int) -> list[Op]:
         if op.kind not in FORWARDED:
@@ -145,7 +250,7 @@ class Router:
             await self._log.create_topic(name, spec.shards)
 
     def _signed(self, frame: Op) -> Outgoing:
-        value = write_event(frame)
+        value = write_event(frame, more={GROUP: self._group})
         event_id = f"op/{frame.origin.seq}/{frame.shard}"
         headers = cloud_event(frame.kind, f"group/{self._group}", event_id)
         return Outgoing(value, None, (*headers, *self._keyring.sign(value)))

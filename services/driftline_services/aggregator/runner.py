@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from driftline import topics
 from driftline.errors import FenceLostError
@@ -28,16 +31,13 @@ from driftline.shard.plan import PendingOp, Plan
 from driftline_services.aggregator.appending import append
 from driftline_services.aggregator.dead_letters import dead_letter
 from driftline_services.aggregator.limits import Limits
+from driftline_services.aggregator.moving import Move
 from driftline_services.aggregator.republishing import named_rows, states_again
 from driftline_services.aggregator.stats import Progress
 from driftline_services.aggregator.takeover import check_log
 from driftline_services.aggregator.updates import Updates
 
 _Result = TypeVar("_Result")
-
-
-Move = Callable[[ShardStore, str, int, str], Awaitable[ShardStore]]
-"""Moves a shard (store, table, index) to the server named and returns its store there."""
 
 
 class ShardRunner:
@@ -54,9 +54,8 @@ class ShardRunner:
         limits: Limits | None = None,
         move: Move | None = None,
     ) -> None:
-        self._table, self._index = table, shard
-        self._store, self._log, self._keyring = store, log, keyring
-        self._limits, self._move = limits or Limits(), move
+        self._table, self._index, self._store = table, shard, store
+        self._log, self._keyring, self._limits, self._move = log, keyring, limits or Limits(), move
         self._lost, self._loss = asyncio.Event(), FenceLostError("not lost")
         self._shard = Shard(table, shard, keyring)
         self._updates = Updates(log, table, shard, 0)
@@ -68,7 +67,6 @@ class ShardRunner:
         self._finishing = False  # write `published` before the end
         self._again = False  # committed records are still to be published again
         self._marked = 0  # `published` as Redis has it
-        self._log_bytes = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.progress = Progress()
 
@@ -93,17 +91,15 @@ class ShardRunner:
         Raises PositionError when log and store do not belong together.
         """
         stored = await self._store.take()
-        position = stored.position
-        self._shard = Shard(self._table, self._index, self._keyring, position)
+        self._shard = Shard(self._table, self._index, self._keyring, stored.position)
         await check_log(self._log, self._table, self._index, self._shard.position)
-        start = min(stored.published, self._shard.position.next)
         bounds = await self._log.bounds(topics.gradients(self._table), self._index)
-        start = max(start, bounds.begin)
-        self._updates = Updates(self._log, self._table, self._index, start)
+        start = max(min(stored.published, self._shard.position.next), bounds.begin)
+        self._updates = Updates(self._log, self._table, self._index, start, self._limits.marker_bytes)
         self._again = start < self._shard.position.next
         self._marked = stored.published
         self.progress.applied = self.progress.committed = self._shard.position.next
-        work = (self._updates.run(), self._flush_forever(), self._end_by_loss())
+        work = self._updates.run(), self._flush_forever(), self._end_by_loss()
         self._tasks = [asyncio.create_task(each) for each in work]
         return start
 
@@ -114,10 +110,9 @@ class ShardRunner:
         """
         expected = self._shard.position.next
         old = [record for record in records if record.offset < expected]
-        rest: Sequence[Record] = records
+        rest = records[len(old) :]
         if old:
             await self._guard(self._publish_again(old))
-            rest = records[len(old) :]
             if rest or old[-1].offset + 1 == expected:
                 self._again = False
                 await self._updates.jump(expected)
@@ -126,10 +121,9 @@ class ShardRunner:
             await self._guard(self._wait_for_room())
             async with self._changing:
                 self._torn = True
-                plan = self._shard.screen(rest)
+                plan = self._shard.screen(rest, self._rows_at_once)
                 await self._guard(self._apply(plan))
                 self._torn = False
-                self._log_bytes += sum(len(record.value) for record in rest[: plan.consumed])
                 self.progress.applied = self._shard.position.next
             self._work.set()
             rest = rest[plan.consumed :]
@@ -180,13 +174,12 @@ class ShardRunner:
                 main.cancel()
 
     async def _apply(self, plan: Plan) -> None:
-        fetched = None
-        if len(plan.missing):
-            fetched = await self._store.fetch(RowLayout.of(self._shard.spec), plan.missing)
-        self._shard.apply(plan, fetched)
+        await self._fault_in(plan.missing)
+        self._shard.apply(plan, None)
         self._shard.cache.trim(self._limits.cache_bytes)
         if plan.rejected:
-            letters = [dead_letter(self._table, self._index, item) for item in plan.rejected]
+            gen = self._shard.position.gen
+            letters = [dead_letter(self._table, self._index, item, gen) for item in plan.rejected]
             await append(self._log, topics.dead_letters(self._table), self._index, letters)
         self.progress.stats.add(plan)
 
@@ -194,16 +187,13 @@ class ShardRunner:
         op = pending.op
         await self.drain()
         async with self._changing:
-            if op.kind == RESTORE_ROWS:
-                missing = self._shard.missing(op.ids)
-                if len(missing):
-                    self._shard.cache.enter(await self._store.fetch(RowLayout.of(self._shard.spec), missing))
+            if op.kind == RESTORE_ROWS:  # its rows are published like any others
+                await self._fault_in(self._shard.missing(op.ids))
             if op.kind == MOVE and self._move is not None and op.body["shard"] == self._index:
                 await self._guard(self._change_server(self._move, str(op.body["server"])))
             self._torn = True
             self._shard.apply_op(pending)
             self._torn = False
-            self._log_bytes += len(pending.record.value)
             self.progress.applied = self._shard.position.next
             self.progress.stats.ops += 1
             if op.kind != RESTORE_ROWS:  # its rows are published like any others
@@ -227,12 +217,24 @@ class ShardRunner:
         `published` moves behind the whole stretch only: a delete further on may tell why a row is absent.
         """
         named = named_rows(records, self._shard.spec, self._index)
-        if len(named.ids):
-            missing = self._shard.missing(named.ids)
-            if len(missing):
-                self._shard.cache.enter(await self._store.fetch(RowLayout.of(self._shard.spec), missing))
-            stored, position = self._shard.states_of(named.ids), self._shard.position
+        position = self._shard.position
+        for ids in self._in_parts(named.ids):
+            await self._fault_in(self._shard.missing(ids))
+            stored = self._shard.states_of(ids)
             await self._updates.write(states_again(stored, named, lsn(position.gen, position.next - 1)))
+            self._shard.cache.trim(self._limits.cache_bytes)
+
+    @property
+    def _rows_at_once(self) -> int:
+        """`flush_bytes` of rows: a delete frame of 1 MiB may name 131,072 of them, of any width."""
+        return max(1, self._limits.flush_bytes // self._shard.cache.row_bytes)
+
+    def _in_parts(self, ids: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:
+        return (ids[at : at + self._rows_at_once] for at in range(0, len(ids), self._rows_at_once))
+
+    async def _fault_in(self, missing: NDArray[np.uint64]) -> None:
+        for ids in self._in_parts(missing):
+            self._shard.cache.enter(await self._store.fetch(RowLayout.of(self._shard.spec), ids))
 
     async def _flush_forever(self) -> None:
         while True:
@@ -253,28 +255,28 @@ class ShardRunner:
         """Notice a Redis that was emptied, went back or lost keys, though there is nothing to commit."""
         async with self._changing:
             if not self._shard.dirty and not self._torn:
-                await self._store.check(self._shard.position.rows)
+                await self._store.check(RowLayout.of(self._shard.spec), self._shard.position.rows)
 
     async def _flush(self) -> None:
-        await self._updates.wait_for_room(self._log_bytes, self._limits.publish_window)
+        await self._updates.wait_for_room(self._limits.publish_window)
         async with self._changing:
             if self._torn:  # an apply has failed, and with it this runner: there is nothing left to do
                 await asyncio.get_running_loop().create_future()
             delta = self._shard.take_delta()
-            log_bytes, self._flying = self._log_bytes, True
+            self._flying = True
             log_time = self._shard.position.time
         published = min(self._updates.published, delta.next)
         begun = time.perf_counter()
         await self._store.commit(RowLayout.of(self._shard.spec), delta, published)
         self.progress.stats.committed(len(delta.states), time.perf_counter() - begun)
         self.progress.committed_time = log_time
-        await self._settle(delta, published, log_bytes)
+        await self._settle(delta, published)
 
-    async def _settle(self, delta: Delta, published: int, log_bytes: int) -> None:
+    async def _settle(self, delta: Delta, published: int) -> None:
         self._shard.committed()
         self._marked = published
         if delta.next > self.progress.committed:  # else it only wrote `published`, which may lag behind next
-            self._updates.offer(delta.states, delta.next, log_bytes)
+            self._updates.offer(delta.states, delta.next)
         async with self._settled:
             self.progress.committed, self._flying = delta.next, False
             self._settled.notify_all()

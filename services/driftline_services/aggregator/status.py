@@ -18,6 +18,7 @@ from driftline.metrics import (
     INGEST_FORWARDED,
     INGEST_LAG,
     INGEST_REFUSED,
+    OPS_REFUSED,
     OWNED_SHARDS,
     Sample,
     ShardFigures,
@@ -53,7 +54,9 @@ class Status:
     def shards(self) -> Sequence[ShardHealth] | None:
         """Return the condition of each assigned shard; None before the first assignment."""
         assigned = self._aggregator.assigned
-        return None if assigned is None else [self._health(tp) for tp in sorted(assigned)]
+        if assigned is None:
+            return None
+        return [*(self._health(tp) for tp in sorted(assigned)), *self._absent()]
 
     def samples(self) -> Iterator[Sample]:
         """Yield all metrics."""
@@ -72,8 +75,15 @@ class Status:
             yield INGEST_LAG.sample(lag(end, position), partition)
         for partition, count in sorted(ingest.forwarded.items()):
             yield INGEST_FORWARDED.sample(count, partition)
+        for reason, count in sorted(self._aggregator.router.refused.items()):
+            yield OPS_REFUSED.sample(count, reason)
         for reason, count in sorted(ingest.refused.items()):
             yield INGEST_REFUSED.sample(count, reason)
+
+    def _absent(self) -> Iterator[ShardHealth]:
+        """Yield what the router found missing: nobody is assigned the shards of a table without a topic."""
+        for table, message in sorted(self._aggregator.gone.items()):
+            yield ShardHealth(table, 0, taken_over=False, failure=message)
 
     def _health(self, tp: TopicPartition) -> ShardHealth:
         stopped, applied = self._aggregator.stopped.get(tp), self._aggregator.applied(tp)

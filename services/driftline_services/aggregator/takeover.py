@@ -11,10 +11,10 @@ import logging
 from driftline import topics
 from driftline.errors import OffsetError, PositionError
 from driftline.log import Log
-from driftline.shard.position import Position, fingerprint
+from driftline.ops.continuation import Continuation, examine
+from driftline.shard.position import Position
 
 _logger = logging.getLogger(__name__)
-_READ_WAIT = 10.0
 
 
 async def check_log(log: Log, table: str, shard: int, position: Position) -> None:
@@ -28,35 +28,33 @@ async def check_log(log: Log, table: str, shard: int, position: Position) -> Non
             "an id would go to another shard; make the topic anew with as many, then "
             f"`driftline table relog {table}` starts a new log generation"
         )
-    bounds = await log.bounds(topic, shard)
-    if position.next > bounds.end:
-        raise PositionError(
-            f"{name}: the store stands at offset {position.next}, the log ends at {bounds.end}: "
-            "the log lost its tail or the topic was made anew. "
-            f"`driftline table relog {table}` starts a new log generation"
-        )
-    if position.next < bounds.begin:
-        raise PositionError(
-            f"{name}: the store stands at offset {position.next}, the log begins at {bounds.begin}: "
-            f"records [{position.next}, {bounds.begin}) of {topic}, {bounds.begin - position.next} in all, "
-            "were removed unapplied, by retention. "
-            f"`driftline table relog {table}` goes on without them in a new log generation"
-        )
-    if position.next == bounds.begin:
-        if position.next:
+    try:
+        found = await examine(log, table, shard, position)
+    except OffsetError as error:
+        raise PositionError(f"{name}: {error}") from error
+    begin, end = found.bounds.begin, found.bounds.end
+    anew = f"`driftline table relog {table}` starts a new log generation"
+    match found.continuation:
+        case Continuation.ENDS_BEFORE:
+            raise PositionError(
+                f"{name}: the store stands at offset {position.next}, the log ends at {end}: "
+                f"the log lost its tail or the topic was made anew. {anew}"
+            )
+        case Continuation.BEGINS_BEHIND:
+            raise PositionError(
+                f"{name}: the store stands at offset {position.next}, the log begins at {begin}: "
+                f"records [{position.next}, {begin}) of {topic}, {begin - position.next} in all, "
+                "were removed unapplied, by retention. "
+                f"`driftline table relog {table}` goes on without them in a new log generation"
+            )
+        case Continuation.ANOTHER_LOG:
+            raise PositionError(
+                f"{name}: the record at offset {position.next - 1} is not the one that was applied: "
+                f"another log. {anew}"
+            )
+        case Continuation.UNCHECKED:
             _logger.warning(
                 "%s: the record before offset %d is gone, its fingerprint unchecked", name, position.next
             )
-        return
-    reader = log.reader(topic, shard, position.next - 1)
-    try:
-        records = await reader.read(max_bytes=1, wait=_READ_WAIT)
-    except OffsetError as error:
-        raise PositionError(f"{name}: {error}") from error
-    finally:
-        await reader.close()
-    if not records or records[0].offset != position.next - 1 or fingerprint(records[0]) != position.fp:
-        raise PositionError(
-            f"{name}: the record at offset {position.next - 1} is not the one that was applied: another log. "
-            f"`driftline table relog {table}` starts a new log generation"
-        )
+        case Continuation.CONTINUES:
+            pass

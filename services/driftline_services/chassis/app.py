@@ -24,7 +24,7 @@ from driftline.log.security import OPEN, KafkaSecurity
 from driftline_services.chassis.core import Chassis
 from driftline_services.chassis.handler import Handler
 from driftline_services.chassis.kafka import KafkaTransport
-from driftline_services.chassis.lanes import Delivery
+from driftline_services.chassis.lanes import Delivery, Loss
 from driftline_services.chassis.local import LocalTransport
 from driftline_services.chassis.settings import ChassisSettings
 
@@ -69,7 +69,11 @@ class ChassisApp(faust.App):
 
     async def _to_lanes(self, stream: Any) -> None:
         async for event in cast(AsyncIterable[EventT[Any]], stream.noack().events()):
-            await self.chassis.deliver(cast(Delivery, event.value))
+            fetched = cast(Delivery | Loss, event.value)
+            if isinstance(fetched, Loss):
+                self.chassis.lose(fetched)
+            else:
+                await self.chassis.deliver(fetched)
 
     async def _let_go(self, *_: object, **__: object) -> None:
         await self.chassis.end()

@@ -18,7 +18,7 @@ from faust.types import TP, ConsumerMessage, Message
 from mode import Service
 
 from driftline_services.chassis.handler import TopicPartition
-from driftline_services.chassis.lanes import Delivery
+from driftline_services.chassis.lanes import Delivery, Loss
 
 if TYPE_CHECKING:
     from driftline_services.chassis.app import ChassisApp
@@ -53,8 +53,11 @@ class BatchConsumer(Consumer):
     # -- for the transports ---------------------------------------------------
 
     @abc.abstractmethod
-    async def fetch(self, timeout: float) -> Sequence[Delivery]:
-        """Return what has come for the partitions wanted; waits at most `timeout` seconds."""
+    async def fetch(self, timeout: float) -> Sequence[Delivery | Loss]:
+        """Return what has come for the partitions wanted; waits at most `timeout` seconds.
+
+        A position that is not in the log comes as one `Loss`, and is not fetched again before a `move`.
+        """
 
     @abc.abstractmethod
     async def move(self, tp: TopicPartition, position: int, turn: int) -> None:
@@ -84,25 +87,25 @@ class BatchConsumer(Consumer):
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
         if self.should_stop or not self.flow_active:
             return
-        for delivery in await self.fetch(self.chassis.settings.poll_wait):
-            tp = TP(delivery.batch.topic, delivery.batch.partition)
-            yield tp, self._to_message(tp, delivery)
+        for fetched in await self.fetch(self.chassis.settings.poll_wait):
+            tp = TP(*(fetched.tp if isinstance(fetched, Loss) else fetched.batch.tp))
+            yield tp, self._to_message(tp, fetched)
 
-    def _to_message(self, tp: TP, record: Delivery) -> ConsumerMessage:
-        batch = record.batch
-        last = batch.records[-1]
+    def _to_message(self, tp: TP, record: Delivery | Loss) -> ConsumerMessage:
+        # a loss goes the way of the records: it must not overtake what was fetched before
+        last = record.batch.records[-1] if isinstance(record, Delivery) else None
         return ConsumerMessage(
             tp.topic,
             tp.partition,
-            last.offset,
-            last.timestamp / 1000.0,
+            last.offset if last is not None else 0,
+            last.timestamp / 1000.0 if last is not None else 0.0,
             0,
             None,  # headers are the records'
             None,
             cast(bytes, record),
             None,
             0,
-            record.size,
+            record.size if isinstance(record, Delivery) else 0,
             tp,
             generation_id=self.app.consumer_generation_id,
         )

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from driftline.errors import StateError
 from driftline_services.chassis.handler import Handler, TopicPartition
-from driftline_services.chassis.lanes import Budget, Delivery, Lane, LaneLimits, Mover
+from driftline_services.chassis.lanes import Budget, Delivery, Lane, LaneLimits, Loss, Mover
 from driftline_services.chassis.session import Session
 from driftline_services.chassis.settings import ChassisSettings
 
@@ -71,6 +71,7 @@ class Chassis:
             tp: Lane(
                 tp,
                 apply=self._handler.apply,
+                lost=self._handler.lost,
                 move=move,
                 budget=self.budget,
                 limits=limits,
@@ -112,6 +113,12 @@ class Chassis:
         lane = self._lane(delivery.batch.tp)
         if lane is not None:
             lane.put(delivery)
+
+    def lose(self, loss: Loss) -> None:
+        """Have the handler learn, in its turn, that a position is not in the log any more."""
+        lane = self._lane(loss.tp)
+        if lane is not None:
+            lane.lose(loss)
 
     def hints(self) -> Mapping[TopicPartition, int]:
         """Durable positions, as far as the handler has told."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from driftline.errors import PositionError
 from driftline.log.base import Record
 
 
@@ -90,6 +91,14 @@ class Handler(Protocol):
 
         An exception is a bug or a lost cause: the worker stops and the batch counts as not applied.
         What may pass (a store that is away) is waited out inside.
+        """
+        ...
+
+    async def lost(self, tp: TopicPartition, error: PositionError) -> None:
+        """Learn that the log does not hold the position that `tp` is read from, while it is read.
+
+        Comes after the apply of everything delivered before, and `tp` is held: nothing more is
+        delivered until `Flow.resume`. The other partitions go on. Raising `error` stops the worker.
         """
         ...
 

@@ -22,11 +22,11 @@ from aiokafka.structs import TopicPartition as KafkaPartition
 from faust.transport.drivers import aiokafka as driver
 from mode import Service
 
-from driftline.errors import PositionError
 from driftline.log.base import Record
+from driftline.log.kafka.guarding import MAX_RECORDS, guard
 from driftline_services.chassis.consumer import BatchConsumer
 from driftline_services.chassis.handler import Batch, TopicPartition
-from driftline_services.chassis.lanes import Delivery
+from driftline_services.chassis.lanes import Delivery, Loss, not_in_the_log
 
 T = TypeVar("T")
 HINT_TIMEOUT = 5.0  # seconds; a commit is not worth a longer wait
@@ -104,6 +104,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         # Faust fixes 1.5 s; meanwhile a partition that is sought or re-opened waits.
         settings = cast(BatchConsumer, self.consumer).chassis.settings
         consumer._fetch_max_wait_ms = int(settings.fetch_wait * 1000)
+        guard(consumer)
         Answers(consumer._client, settings.answer_timeout, settings.request_timeout).guard()
         return consumer
 
@@ -129,15 +130,12 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         future = asyncio.run_coroutine_threadsafe(step, self.thread_loop)
         return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
 
-    async def fetch(self, wanted: Wanted, timeout: float) -> list[Delivery]:
+    async def fetch(self, wanted: Wanted, timeout: float) -> Sequence[Delivery | Loss]:
         consumer = self._ensure_consumer()
         try:
-            records = await self._fetch_records(consumer, cast(Any, wanted), timeout)
+            records = await self._fetch_records(consumer, cast(Any, wanted), timeout, MAX_RECORDS)
         except OffsetOutOfRangeError as error:
-            raise PositionError(
-                f"{error.args[0]}: the log does not hold this position (truncated, recreated, or expired); "
-                "it is never reset by itself: see `driftline table relog`"
-            ) from error
+            return self._losses(error.args[0])
         if not records:
             return []
         assignment = consumer._subscription.subscription.assignment
@@ -152,6 +150,16 @@ class BatchThread(driver.AIOKafkaConsumerThread):
                 deliveries.append(_delivery(got, cursor, position))
                 cursor.next = position
         return deliveries
+
+    def _losses(self, positions: Mapping[KafkaPartition, int]) -> Sequence[Loss]:
+        losses = []
+        for at, position in positions.items():
+            tp = TopicPartition(*at)
+            cursor = self._cursors.get(tp)
+            if cursor is not None and cursor.next == position:  # else: sought meanwhile
+                del self._cursors[tp]
+                losses.append(Loss(tp, cursor.turn, not_in_the_log(tp, position)))
+        return losses
 
     async def move(self, tp: TopicPartition, position: int, turn: int) -> None:
         try:
@@ -204,9 +212,9 @@ class KafkaConsumer(BatchConsumer, driver.Consumer):
     def _new_consumer_thread(self) -> BatchThread:
         return BatchThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def fetch(self, timeout: float) -> Sequence[Delivery]:
+    async def fetch(self, timeout: float) -> Sequence[Delivery | Loss]:
         return cast(
-            Sequence[Delivery],
+            Sequence[Delivery | Loss],
             await self._thread.call_thread(self._thread.fetch, self._wanted, timeout),
         )
 

@@ -33,6 +33,25 @@ class Delivery:
     size: int  # bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """In place of a batch: the log does not hold the position that comes next."""
+
+    tp: TopicPartition
+    turn: int
+    error: PositionError
+
+
+def not_in_the_log(
+    tp: TopicPartition, position: int, detail: str = "truncated, recreated, or expired"
+) -> PositionError:
+    """Return the error for a position that the log does not hold."""
+    return PositionError(
+        f"{tp.topic}/{tp.partition}: position {position} is not in the log ({detail}); "
+        "it is never reset by itself: see `driftline table relog`"
+    )
+
+
 class Budget:
     """Bytes queued over all lanes, with someone waiting while they are too many."""
 
@@ -77,6 +96,7 @@ class Lane:
         tp: TopicPartition,
         *,
         apply: Callable[[Batch], Awaitable[None]],
+        lost: Callable[[TopicPartition, PositionError], Awaitable[None]],
         move: Mover,
         budget: Budget,
         limits: LaneLimits,
@@ -84,11 +104,13 @@ class Lane:
     ) -> None:
         self.tp = tp
         self._apply = apply
+        self._lost = lost
         self._move = move
         self._budget = budget
         self._limits = limits
         self._fatal = fatal
         self._queue: deque[Delivery] = deque()
+        self._loss: PositionError | None = None  # comes behind what is queued
         self._queued = 0  # bytes, the batch in hand included
         self._turn: int | None = None
         self._expected = 0
@@ -129,6 +151,12 @@ class Lane:
         self._budget.take(delivery.size)
         self._wake.set()
 
+    def lose(self, loss: Loss) -> None:
+        """Report a loss behind what is queued; refused when the lane has moved on."""
+        if loss.turn == self._turn and not self._closed:
+            self._loss = loss.error
+            self._wake.set()
+
     def seek(self, position: int) -> asyncio.Future[None]:
         self._drop()
         self._target = None if self._held else position  # a held lane gets its position from resume
@@ -158,7 +186,7 @@ class Lane:
         return self._task
 
     def _drop(self) -> None:
-        self._turn, self._moved = None, False
+        self._turn, self._moved, self._loss = None, False, None
         size = sum(delivery.size for delivery in self._queue)
         self._queue.clear()
         self._refund(size)
@@ -185,6 +213,8 @@ class Lane:
                     self._settle()
                 if self._queue:
                     await self._apply_next()
+                elif self._loss is not None:
+                    await self._report_loss(self._loss)
                 elif not self._wake.is_set():
                     await self._wake.wait()
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops the worker
@@ -200,8 +230,12 @@ class Lane:
         position, self._target = self._target, None
         turn = next(TURNS)
         self._turn, self._expected = turn, position
-        await self._move(self.tp, position, turn)
-        self._moved = self._turn == turn  # a newer seek may have come in the meantime
+        try:
+            await self._move(self.tp, position, turn)
+        except PositionError as error:
+            self.lose(Loss(self.tp, turn, error))
+        else:
+            self._moved = self._turn == turn  # a newer seek may have come in the meantime
 
     async def _apply_next(self) -> None:
         delivery = self._queue.popleft()
@@ -210,6 +244,11 @@ class Lane:
             await self._apply(delivery.batch)
         finally:
             self._refund(delivery.size)
+
+    async def _report_loss(self, error: PositionError) -> None:
+        self._drop()
+        self._held = True
+        await self._lost(self.tp, error)
 
     def _settle(self) -> None:
         waiters, self._waiters = self._waiters, []

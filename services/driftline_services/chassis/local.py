@@ -16,13 +16,13 @@ from faust.transport import base
 from faust.types import TP
 from mode import Service
 
-from driftline.errors import LogUnavailableError, OffsetError, PositionError
+from driftline.errors import LogUnavailableError, OffsetError
 from driftline.log.address import LocalAddress, parse_address
 from driftline.log.local.log import LocalLog
 from driftline.log.local.members import POLL_S, Membership
 from driftline_services.chassis.consumer import BatchConsumer
 from driftline_services.chassis.handler import Batch, TopicPartition
-from driftline_services.chassis.lanes import Delivery
+from driftline_services.chassis.lanes import Delivery, Loss, not_in_the_log
 
 if TYPE_CHECKING:
     from driftline_services.chassis.app import ChassisApp
@@ -64,7 +64,7 @@ class LocalConsumer(BatchConsumer):
 
     # -- records --------------------------------------------------------------
 
-    async def fetch(self, timeout: float) -> Sequence[Delivery]:
+    async def fetch(self, timeout: float) -> Sequence[Delivery | Loss]:
         cursors = {tp: self._cursors[tp] for tp in self.chassis.wanted() if tp in self._cursors}
         ready = [
             tp for tp, cursor in cursors.items() if self._log.heads(tp.topic)[tp.partition] > cursor.next
@@ -75,12 +75,15 @@ class LocalConsumer(BatchConsumer):
         fetched = await asyncio.gather(*(self._fetch_one(tp, cursors[tp]) for tp in ready))
         return [delivery for delivery in fetched if delivery is not None]
 
-    async def _fetch_one(self, tp: TopicPartition, cursor: Cursor) -> Delivery | None:
+    async def _fetch_one(self, tp: TopicPartition, cursor: Cursor) -> Delivery | Loss | None:
         start = cursor.next
         try:
             chunk = await self._log.fetch(*tp, start, self.chassis.settings.fetch_bytes)
         except OffsetError as error:
-            raise PositionError(f"{tp.topic}/{tp.partition}: {error}; it is never reset by itself") from error
+            if self._cursors.get(tp) is not cursor:
+                return None
+            del self._cursors[tp]
+            return Loss(tp, cursor.turn, not_in_the_log(tp, start, str(error)))
         if self._cursors.get(tp) is not cursor or not chunk.records:
             return None
         cursor.next = chunk.records[-1].offset + 1
@@ -108,10 +111,7 @@ class LocalConsumer(BatchConsumer):
     async def move(self, tp: TopicPartition, position: int, turn: int) -> None:
         bounds = await self._log.bounds(*tp)
         if not bounds.begin <= position <= bounds.end:
-            raise PositionError(
-                f"{tp.topic}/{tp.partition}: position {position} is not in the log, which holds "
-                f"[{bounds.begin}, {bounds.end}); it is never reset by itself: see `driftline table relog`"
-            )
+            raise not_in_the_log(tp, position, f"it holds [{bounds.begin}, {bounds.end})")
         self._cursors[tp] = Cursor(turn, position)
 
     # -- the group ------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Invariant: `serve` returns only after the handler has released its partitions
 and every task and thread of the app is gone, or raises the error that stopped
-the app. `run_worker` turns that into an exit status, 0 or 1, and never hangs.
+the app. `run_worker` turns that into an exit status and never hangs: 0 in order, 1 on an
+error, 2 when no restart would help because a setting has to change.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from driftline_services.chassis.app import ChassisApp
 from driftline_services.chassis.settings import ChassisSettings
 
 logger = logging.getLogger(__name__)
+WRONG_SETTINGS = 2  # exit status, as of the command line
 REPEAT_AFTER = 30.0  # seconds until a library may say the same again
 
 QUIET_LOGGERS = (
@@ -83,7 +85,7 @@ def run_worker(
         asyncio.run(_main(build))
     except ConfigError as error:  # for whoever deploys: where it was raised says nothing more
         logger.error("the worker cannot run: %s", error)
-        return 1
+        return WRONG_SETTINGS
     except Exception:
         logger.exception("the worker stopped on an error")
         return 1

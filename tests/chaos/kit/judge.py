@@ -35,6 +35,8 @@ class Judge:
         key = deployment.keyring.current
         key_id = dict(deployment.keyring.sign(b""))[KEY_ID].decode()
         self._deployment, self._spec = deployment, spec
+        homes = [deployment.home(spec, shard) for shard in range(spec.shards)]
+        self._homes = homes  # no shard moves in a run, so a server that comes back empty is still its home
         self._oracles = [oracle.Shard(shard, keys={key_id: key}) for shard in range(spec.shards)]
         self._next = [0] * spec.shards
         self._seen: dict[Step, wire.Frame] = {}
@@ -88,9 +90,9 @@ class Judge:
     def differences(self) -> list[str]:
         """Compare Redis, at rest, with what the log says; empty when equal to the bit."""
         found: list[str] = []
-        with redis.Redis.from_url(self._deployment.redis_url) as client:
-            for shard, judged in enumerate(self._oracles):
-                keys, where = ShardKeys.of(self._spec.name, shard), f"{self._spec.name}:{shard}"
+        for shard, judged in enumerate(self._oracles):
+            keys, where = ShardKeys.of(self._spec.name, shard), f"{self._spec.name}:{shard}"
+            with redis.Redis.from_url(self._homes[shard]) as client:
                 stored = cast("dict[bytes, bytes]", client.hgetall(keys.position))
                 wanted = judged.position().fields()
                 for name, value in wanted.items():
@@ -153,9 +155,13 @@ class Judge:
             return [(await log.bounds(topic, shard)).end for shard in range(self._spec.shards)]
 
     def _stored(self, name: bytes) -> list[bytes | None]:
-        keys = [ShardKeys.of(self._spec.name, shard).position for shard in range(self._spec.shards)]
-        with redis.Redis.from_url(self._deployment.redis_url, socket_timeout=5.0) as client:
-            return [cast("bytes | None", client.hget(key.decode(), name.decode())) for key in keys]
+        found: dict[int, bytes | None] = {}
+        for url in dict.fromkeys(self._homes):
+            with redis.Redis.from_url(url, socket_timeout=5.0) as client:
+                for shard in (each for each, home in enumerate(self._homes) if home == url):
+                    key = ShardKeys.of(self._spec.name, shard).position
+                    found[shard] = cast("bytes | None", client.hget(key.decode(), name.decode()))
+        return [found[shard] for shard in range(self._spec.shards)]
 
     def _shown(self) -> str:
         try:

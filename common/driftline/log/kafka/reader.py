@@ -18,6 +18,7 @@ from driftline.errors import InputError, LogUnavailableError, OffsetError, State
 from driftline.log.address import KafkaAddress
 from driftline.log.base import Bounds, Record
 from driftline.log.kafka.client import CALL_TIMEOUT_S, arguments, connect, translated
+from driftline.log.kafka.guarding import MAX_RECORDS, guard
 
 FETCH_BYTES = 1 << 20
 """Bytes asked for at a time; a single larger batch comes whole all the same. At most this is
@@ -108,7 +109,9 @@ class KafkaReader:
         asked = self._position
         try:
             with translated(self._address, f"reading {self._where} at {asked}"):
-                fetched = await consumer.getmany(self._tp, timeout_ms=int(wait * 1000))
+                fetched = await consumer.getmany(
+                    self._tp, timeout_ms=int(wait * 1000), max_records=MAX_RECORDS
+                )
         except BaseException as error:
             # aiokafka may have moved past what it could not hand out.
             self._sought = True
@@ -155,6 +158,7 @@ class KafkaReader:
                 max_partition_fetch_bytes=FETCH_BYTES,
                 fetch_max_wait_ms=FETCH_WAIT_MS,
             )
+            guard(consumer)
             try:
                 await connect(consumer, self._address)
             except BaseException:

@@ -18,6 +18,7 @@ import os
 import shutil
 import uuid
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from driftline.errors import PartitionCountError, StateError
@@ -72,6 +73,21 @@ def list_topics(root: Path) -> dict[str, int]:
     names = sorted(entry for entry in os.listdir(topics_directory(root)) if not entry.startswith(UNBORN))
     found = (find_topic(root, name) for name in names)
     return {topic.name: topic.partitions for topic in found if topic is not None}
+
+
+def holds_log(root: Path) -> bool:
+    """Return whether a log was begun in a directory."""
+    return topics_directory(root).is_dir()
+
+
+def nearest_log(root: Path) -> Path | None:
+    """Return the log that was most likely meant by `root`, which holds none: the closest name beside it."""
+    beside = root.absolute().parent
+    if not beside.is_dir():
+        return None
+    logs = [each.name for each in beside.iterdir() if holds_log(each)]
+    close = get_close_matches(root.name, logs, n=1) or (logs if len(logs) == 1 else [])
+    return root.parent / close[0] if close else None
 
 
 def create_topic(root: Path, name: str, partitions: int) -> Topic:
