@@ -89,16 +89,6 @@ class OffsetError(InputError):
     code = "log.offset"
 
 
-class OpRefusedError(InputError):
-    """The ops router refused an operation; `reason` is the stable dead-letter code."""
-
-    code = "op.refused"
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
 class ObjectExistsError(InputError):
     """An object of that key exists, and objects are never overwritten."""
 
@@ -125,6 +115,16 @@ class VersionHeldError(InputError):
     code = "version.held"
 
 
+class OpRefusedError(InputError):
+    """The ops router refused an operation; `reason` is the stable dead-letter code."""
+
+    code = "op.refused"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class ConfigError(DriftlineError):
     """A setting is unknown, malformed or does not fit the deployment."""
 
@@ -137,16 +137,16 @@ class PartitionCountError(ConfigError):
     code = "config.partitions"
 
 
-class SigningKeyError(ConfigError):
-    """This client's key is none of the deployment's: what it asks for is refused as forged."""
-
-    code = "config.key"
-
-
 class StoreFormatError(ConfigError):
     """An object store holds something else than versions that this release reads."""
 
     code = "config.store_format"
+
+
+class SigningKeyError(ConfigError):
+    """This client's key is none of the deployment's: what it asks for is refused as forged."""
+
+    code = "config.key"
 
 
 class StateError(DriftlineError):
