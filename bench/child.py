@@ -1,0 +1,40 @@
+"""Runs a function in a process of its own, as a side of a comparison: its memory and its interpreter are fresh.
+
+    result = call("bench.drain_sides:fetch", {"broker": url})     # arguments and result are JSON
+
+`python -m bench.child MODULE:FUNCTION` reads the arguments from stdin and prints the result last.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from typing import Any
+
+import orjson
+
+
+def call(function: str, arguments: dict[str, Any], timeout: float = 600.0) -> Any:
+    """Return what `function(**arguments)` returns there. Raises CalledProcessError when it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.child", function],
+        input=orjson.dumps(arguments),
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=timeout,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    return orjson.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    module, _, name = sys.argv[1].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    result = function(**orjson.loads(sys.stdin.buffer.read()))
+    sys.stdout.buffer.write(b"\n" + orjson.dumps(result) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
