@@ -1,4 +1,4 @@
-"""Runs a function in a process of its own, as a side of a comparison: its memory and its interpreter are fresh.
+"""Runs a function in a process of its own as a side of a comparison: memory and interpreter are fresh.
 
     result = call("bench.drain_sides:fetch", {"broker": url})     # arguments and result are JSON
 
