@@ -29,6 +29,7 @@ from driftline_services.aggregator.app import aggregator_app
 from driftline_services.aggregator.core import Aggregator
 from driftline_services.aggregator.runner import ShardRunner
 from driftline_services.aggregator.updates import Updates
+from driftline_services.chassis.process import settle
 from driftline_services.chassis.worker import quiet_logging, serve
 
 KEYRING = Keyring.parse(KEY)
@@ -60,6 +61,7 @@ async def _driftline(settings: Settings, table: str, ends: list[int]) -> dict[st
     _record_commits(cuts, rows)
     begun = work = 0.0
     async with aggregator_app(settings) as app:
+        settle()
         aggregator = app.chassis._handler
         assert isinstance(aggregator, Aggregator)
         load = aggregator.load
@@ -92,6 +94,7 @@ def share(settings: dict[str, Any], table: str, ends: list[int]) -> tuple[float,
 async def _share(settings: Settings, table: str, ends: list[int]) -> tuple[float, float]:
     begun: list[float] = []
     async with aggregator_app(settings) as app, open_redis(settings) as redis:
+        settle()
         aggregator = app.chassis._handler
         assert isinstance(aggregator, Aggregator)
         load = aggregator.load
@@ -144,6 +147,7 @@ def bare(broker: str, redis_url: str, table: str, ends: list[int]) -> float:
 
 
 async def _bare(broker: str, redis_url: str, table: str, ends: list[int]) -> float:
+    settle()
     async with open_log(f"kafka://{broker}") as log:
         runners = {}
         for shard in range(len(ends)):
@@ -180,6 +184,7 @@ def parts(
 async def _parts(
     broker: str, redis_url: str, table: str, ends: list[int], cuts: dict[str, list[int]]
 ) -> dict[str, float]:
+    settle()
     consumer = await _consumer(broker)
     fetched: list[tuple[int, list[Any]]] = []
     begun = time.perf_counter()
@@ -276,7 +281,7 @@ async def _consumer(broker: str) -> AIOKafkaConsumer:
         bootstrap_servers=broker,
         group_id=None,
         enable_auto_commit=False,
-        max_partition_fetch_bytes=1 << 20,
+        max_partition_fetch_bytes=2 << 20,
         fetch_max_wait_ms=250,
     )
     await consumer.start()
