@@ -85,15 +85,16 @@ async def _driftline(settings: Settings, table: str, ends: list[int]) -> dict[st
     return {"seconds": seconds, "cuts": cuts, "commits": len(rows), "committed_rows": sum(rows), "cpu": work}
 
 
-def share(settings: dict[str, Any], table: str, ends: list[int]) -> tuple[float, float]:
-    """One of several aggregators: when it was first given shards, and when all shards were published."""
+def share(settings: dict[str, Any], table: str, ends: list[int]) -> dict[str, Any]:
+    """One of several aggregators; see `_Share`."""
     quiet_logging(30)
     return asyncio.run(_share(Settings(**settings), table, ends))
 
 
-async def _share(settings: Settings, table: str, ends: list[int]) -> tuple[float, float]:
-    begun: list[float] = []
-    async with aggregator_app(settings) as app, open_redis(settings) as redis:
+async def _share(settings: Settings, table: str, ends: list[int]) -> dict[str, Any]:
+    """Return when shards were last given to it, the records that were stored by then, and when all were."""
+    assigned: list[tuple[float, int]] = []
+    async with aggregator_app(settings) as app, Redis.from_url(str(settings.redis_url)) as redis:
         settle()
         aggregator = app.chassis._handler
         assert isinstance(aggregator, Aggregator)
@@ -101,34 +102,28 @@ async def _share(settings: Settings, table: str, ends: list[int]) -> tuple[float
 
         async def timed(partitions: Any) -> Any:
             positions = await load(partitions)
-            begun.append(time.time())
+            assigned.append((time.time(), sum(await _stored(redis, table, len(ends)))))
             return positions
 
         aggregator.load = timed  # type: ignore[method-assign]
         stop = asyncio.Event()
         worker = asyncio.create_task(serve(app, stop))
-        while not await _stored(redis, table, ends):
+        while any(at < end for at, end in zip(await _stored(redis, table, len(ends)), ends, strict=True)):
             if worker.done():
                 worker.result()
             await asyncio.sleep(0.02)
         done = time.time()
         stop.set()
         await worker
-    return begun[0], done
+    return {"assigned": assigned, "done": done}
 
 
-async def _stored(redis: Redis, table: str, ends: list[int]) -> bool:
-    """Tell whether Redis holds every shard to the end of its log; idle owners write `published` late."""
+async def _stored(redis: Redis, table: str, shards: int) -> list[int]:
+    """Return per shard the position in Redis."""
     async with redis.pipeline(transaction=False) as pipeline:
-        for shard in range(len(ends)):
+        for shard in range(shards):
             pipeline.hget(ShardKeys.of(table, shard).position.decode(), "next")
-        found = await pipeline.execute()
-    return all(int(at or 0) >= end for at, end in zip(found, ends, strict=True))
-
-
-def open_redis(settings: Settings) -> Redis:
-    """Return a plain client of the worker's Redis."""
-    return Redis.from_url(str(settings.redis_url))
+        return [int(at or 0) for at in await pipeline.execute()]
 
 
 def all_published(aggregator: Aggregator, table: str, ends: list[int]) -> bool:
