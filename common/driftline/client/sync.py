@@ -92,8 +92,12 @@ class Client:
         return self.run(self._client.snapshot(kind=kind, metadata=metadata, timeout=timeout))
 
     def flush(self, *, timeout: float | None = None) -> None:
-        """Return when everything pushed is acknowledged by the log. Raises TimedOutError."""
+        """Return when everything pushed is acknowledged by the log: see `AsyncClient.flush`."""
         self.run(self._client.flush(timeout=timeout))
+
+    def cut(self) -> None:
+        """Queue what waits to be merged with later steps: see `AsyncClient.cut`."""
+        self.run(self._client.cut())
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Run `work` in the client's own loop and return its result; Ctrl-C cancels it.
