@@ -1,4 +1,4 @@
-"""Runs a function in a process of its own, as a side of a comparison: its memory and its interpreter are fresh.
+"""Runs a function in a process of its own as a side of a comparison: memory and interpreter are fresh.
 
     result = call("bench.drain_sides:fetch", {"broker": url})     # arguments and result are JSON
 
@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 
-def call(function: str, arguments: dict[str, Any], timeout: float = 600.0) -> Any:
+def call(function: str, arguments: dict[str, Any], timeout: float = 300.0) -> Any:
     """Return what `function(**arguments)` returns there. Raises CalledProcessError when it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.child", function],
