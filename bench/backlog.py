@@ -63,7 +63,7 @@ def worker_settings(stand: Stand, group: str) -> Settings:
 def push(
     stand: Stand, table: str, load: Workload, steps: int, *, merge: int = 1, frame: int = 1 << 20
 ) -> Backlog:
-    """Create `table` in a group of its own and push `steps`, `merge` of them at a time, in frames up to `frame`."""
+    """Create `table` in a group of its own; push `steps`, `merge` at a time, in frames up to `frame`."""
     spec = TableSpec(table, load.dim, group=table, shards=load.shards, policy=Policy(max_frame=frame))
     with LocalStack(worker_settings(stand, table)):
         asyncio.run(_create(stand, spec))
@@ -73,7 +73,7 @@ def push(
 
 
 def values(stand: Stand, source: Backlog, name: str, dim: int, *, join_to: int | None = None) -> Backlog:
-    """Write the row values that the gradients of `source` name, joined to messages of up to `join_to` bytes."""
+    """Write values for the rows that `source` names, joined to messages of up to `join_to` bytes."""
     return asyncio.run(_values(stand, source, name, dim, join_to))
 
 

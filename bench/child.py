@@ -29,6 +29,21 @@ def call(function: str, arguments: dict[str, Any], timeout: float = 300.0) -> An
     return orjson.loads(done.stdout.splitlines()[-1])
 
 
+def start(function: str, arguments: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """Start `function(**arguments)`; the result is the last line of its output."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "bench.child", function],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert child.stdin is not None
+    child.stdin.write(orjson.dumps(arguments))
+    child.stdin.close()
+    child.stdin = None  # `communicate` would close it again
+    return child
+
+
 def main() -> None:
     module, _, name = sys.argv[1].partition(":")
     function = getattr(importlib.import_module(module), name)

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
+from redis.asyncio import Redis
 
 from bench.servers import KEY
 from driftline import topics
@@ -57,16 +58,16 @@ async def _driftline(settings: Settings, table: str, ends: list[int]) -> dict[st
     cuts: dict[str, list[int]] = {}
     rows: list[int] = []
     _record_commits(cuts, rows)
-    begun = 0.0
+    begun = work = 0.0
     async with aggregator_app(settings) as app:
         aggregator = app.chassis._handler
         assert isinstance(aggregator, Aggregator)
         load = aggregator.load
 
         async def timed(partitions: Any) -> Any:
-            nonlocal begun
+            nonlocal begun, work
             positions = await load(partitions)
-            begun = time.perf_counter()
+            begun, work = time.perf_counter(), time.process_time()
             return positions
 
         aggregator.load = timed  # type: ignore[method-assign]
@@ -76,10 +77,55 @@ async def _driftline(settings: Settings, table: str, ends: list[int]) -> dict[st
             if worker.done():
                 worker.result()
             await asyncio.sleep(POLL)
-        seconds = time.perf_counter() - begun
+        seconds, work = time.perf_counter() - begun, time.process_time() - work
         stop.set()
         await worker
-    return {"seconds": seconds, "cuts": cuts, "commits": len(rows), "committed_rows": sum(rows)}
+    return {"seconds": seconds, "cuts": cuts, "commits": len(rows), "committed_rows": sum(rows), "cpu": work}
+
+
+def share(settings: dict[str, Any], table: str, ends: list[int]) -> tuple[float, float]:
+    """One of several aggregators: when it was first given shards, and when all shards were published."""
+    quiet_logging(30)
+    return asyncio.run(_share(Settings(**settings), table, ends))
+
+
+async def _share(settings: Settings, table: str, ends: list[int]) -> tuple[float, float]:
+    begun: list[float] = []
+    async with aggregator_app(settings) as app, open_redis(settings) as redis:
+        aggregator = app.chassis._handler
+        assert isinstance(aggregator, Aggregator)
+        load = aggregator.load
+
+        async def timed(partitions: Any) -> Any:
+            positions = await load(partitions)
+            begun.append(time.time())
+            return positions
+
+        aggregator.load = timed  # type: ignore[method-assign]
+        stop = asyncio.Event()
+        worker = asyncio.create_task(serve(app, stop))
+        while not await _stored(redis, table, ends):
+            if worker.done():
+                worker.result()
+            await asyncio.sleep(0.02)
+        done = time.time()
+        stop.set()
+        await worker
+    return begun[0], done
+
+
+async def _stored(redis: Redis, table: str, ends: list[int]) -> bool:
+    """Tell whether Redis holds every shard to the end of its log; idle owners write `published` late."""
+    async with redis.pipeline(transaction=False) as pipeline:
+        for shard in range(len(ends)):
+            pipeline.hget(ShardKeys.of(table, shard).position.decode(), "next")
+        found = await pipeline.execute()
+    return all(int(at or 0) >= end for at, end in zip(found, ends, strict=True))
+
+
+def open_redis(settings: Settings) -> Redis:
+    """Return a plain client of the worker's Redis."""
+    return Redis.from_url(str(settings.redis_url))
 
 
 def all_published(aggregator: Aggregator, table: str, ends: list[int]) -> bool:

@@ -6,8 +6,7 @@ topic here: the two do not do the same work, and driftline does the more of it.
 
 As HPS does it: batches are delivered at 8,192 keys or after 500 ms, written to one hash
 per partition by HSET, and Kafka offsets are committed every 500 ms. What is kinder than
-HPS: messages are plain arrays that decode without a copy, writing overlaps with reading,
-and duplicate keys of a batch are written once when that is asked for.
+HPS: messages are plain arrays that decode without a copy, and writing overlaps with reading.
 """
 
 from __future__ import annotations
@@ -155,11 +154,14 @@ def drain(
             delivery.deliver()
         if time.perf_counter() - committed >= COMMIT_SECONDS:
             delivery.settle()
-            consumer.commit(asynchronous=True)
+            if left < sum(ends):  # else there is nothing to commit yet
+                consumer.commit(asynchronous=True)
             committed = time.perf_counter()
     delivery.deliver()
     delivery.settle()
-    consumer.commit(asynchronous=False)
+    consumer.commit(
+        offsets=[TopicPartition(topic, at, end) for at, end in enumerate(ends)], asynchronous=False
+    )
     seconds = time.perf_counter() - begun
     consumer.close()
     return seconds
