@@ -6,6 +6,7 @@ the rows are at least as new as the position says. Pure: packs and unpacks bytes
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -41,6 +42,12 @@ class Rows:
         return len(self.vectors)
 
 
+@functools.lru_cache(1 << 14)
+def _command(table: str, shard: int) -> bytes:
+    """Return the name and the key of the command that reads rows of a shard."""
+    return resp.head(2, b"HMGET", ShardKeys.of(table, shard).values).removeprefix(b"*2\r\n")
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """The ids of one read, grouped by shard."""
@@ -63,7 +70,7 @@ class Query:
         asked: list[Request] = []
         begin = 0
         for shard, count in self.counts.items():
-            name = resp.head(2 + count, b"HMGET", ShardKeys.of(table, shard).values)
+            name = b"*%d\r\n%b" % (2 + count, _command(table, shard))
             rows = arguments[begin * resp.ID_ARGUMENT : (begin + count) * resp.ID_ARGUMENT]
             asked.append(Request.of(table, shard, _POSITION, name, rows, replies=2))
             begin += count
