@@ -29,6 +29,7 @@ from driftline_services.aggregator.app import aggregator_app
 from driftline_services.aggregator.core import Aggregator
 from driftline_services.aggregator.runner import ShardRunner
 from driftline_services.aggregator.updates import Updates
+from driftline_services.chassis.process import settle
 from driftline_services.chassis.worker import quiet_logging, serve
 
 KEYRING = Keyring.parse(KEY)
@@ -60,6 +61,7 @@ async def _driftline(settings: Settings, table: str, ends: list[int]) -> dict[st
     _record_commits(cuts, rows)
     begun = work = 0.0
     async with aggregator_app(settings) as app:
+        settle()
         aggregator = app.chassis._handler
         assert isinstance(aggregator, Aggregator)
         load = aggregator.load
@@ -83,49 +85,45 @@ async def _driftline(settings: Settings, table: str, ends: list[int]) -> dict[st
     return {"seconds": seconds, "cuts": cuts, "commits": len(rows), "committed_rows": sum(rows), "cpu": work}
 
 
-def share(settings: dict[str, Any], table: str, ends: list[int]) -> tuple[float, float]:
-    """One of several aggregators: when it was first given shards, and when all shards were published."""
+def share(settings: dict[str, Any], table: str, ends: list[int]) -> dict[str, Any]:
+    """One of several aggregators; see `_Share`."""
     quiet_logging(30)
     return asyncio.run(_share(Settings(**settings), table, ends))
 
 
-async def _share(settings: Settings, table: str, ends: list[int]) -> tuple[float, float]:
-    begun: list[float] = []
-    async with aggregator_app(settings) as app, open_redis(settings) as redis:
+async def _share(settings: Settings, table: str, ends: list[int]) -> dict[str, Any]:
+    """Return when shards were last given to it, the records that were stored by then, and when all were."""
+    assigned: list[tuple[float, int]] = []
+    async with aggregator_app(settings) as app, Redis.from_url(str(settings.redis_url)) as redis:
+        settle()
         aggregator = app.chassis._handler
         assert isinstance(aggregator, Aggregator)
         load = aggregator.load
 
         async def timed(partitions: Any) -> Any:
             positions = await load(partitions)
-            begun.append(time.time())
+            assigned.append((time.time(), sum(await _stored(redis, table, len(ends)))))
             return positions
 
         aggregator.load = timed  # type: ignore[method-assign]
         stop = asyncio.Event()
         worker = asyncio.create_task(serve(app, stop))
-        while not await _stored(redis, table, ends):
+        while any(at < end for at, end in zip(await _stored(redis, table, len(ends)), ends, strict=True)):
             if worker.done():
                 worker.result()
             await asyncio.sleep(0.02)
         done = time.time()
         stop.set()
         await worker
-    return begun[0], done
+    return {"assigned": assigned, "done": done}
 
 
-async def _stored(redis: Redis, table: str, ends: list[int]) -> bool:
-    """Tell whether Redis holds every shard to the end of its log; idle owners write `published` late."""
+async def _stored(redis: Redis, table: str, shards: int) -> list[int]:
+    """Return per shard the position in Redis."""
     async with redis.pipeline(transaction=False) as pipeline:
-        for shard in range(len(ends)):
+        for shard in range(shards):
             pipeline.hget(ShardKeys.of(table, shard).position.decode(), "next")
-        found = await pipeline.execute()
-    return all(int(at or 0) >= end for at, end in zip(found, ends, strict=True))
-
-
-def open_redis(settings: Settings) -> Redis:
-    """Return a plain client of the worker's Redis."""
-    return Redis.from_url(str(settings.redis_url))
+        return [int(at or 0) for at in await pipeline.execute()]
 
 
 def all_published(aggregator: Aggregator, table: str, ends: list[int]) -> bool:
@@ -144,6 +142,7 @@ def bare(broker: str, redis_url: str, table: str, ends: list[int]) -> float:
 
 
 async def _bare(broker: str, redis_url: str, table: str, ends: list[int]) -> float:
+    settle()
     async with open_log(f"kafka://{broker}") as log:
         runners = {}
         for shard in range(len(ends)):
@@ -180,6 +179,7 @@ def parts(
 async def _parts(
     broker: str, redis_url: str, table: str, ends: list[int], cuts: dict[str, list[int]]
 ) -> dict[str, float]:
+    settle()
     consumer = await _consumer(broker)
     fetched: list[tuple[int, list[Any]]] = []
     begun = time.perf_counter()
@@ -276,7 +276,7 @@ async def _consumer(broker: str) -> AIOKafkaConsumer:
         bootstrap_servers=broker,
         group_id=None,
         enable_auto_commit=False,
-        max_partition_fetch_bytes=1 << 20,
+        max_partition_fetch_bytes=2 << 20,
         fetch_max_wait_ms=250,
     )
     await consumer.start()

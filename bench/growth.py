@@ -36,10 +36,10 @@ def run(report: Report, effort: Effort) -> None:
         for dim in DIMENSIONS:
             found = _drained(stand, replace(base, dim=dim), steps, f"dim{dim}")
             _enter(report, f"dim_{dim}", found)
-        log = backlog.push(stand, "workers", base, steps)
+        log = backlog.push(stand, "workers", base, 5 * steps)
         for processes in PROCESSES:
             stand.empty_redis()
-            _enter(report, f"processes_{processes}", log.rows / _together(stand, log, processes))
+            _enter(report, f"processes_{processes}", _together(stand, log, processes))
 
 
 def _enter(report: Report, name: str, rate: float) -> None:
@@ -55,7 +55,7 @@ def _drained(stand: Stand, load: Workload, steps: int, table: str) -> float:
 
 
 def _together(stand: Stand, log: backlog.Backlog, processes: int) -> float:
-    """Return the seconds from the first assignment to the last commit, over all workers."""
+    """Return the rate from the last assignment, when all workers have their shards, to the last commit."""
     with ExitStack() as stack:
         children: list[subprocess.Popen[bytes]] = []
         for number in range(processes):
@@ -63,7 +63,9 @@ def _together(stand: Stand, log: backlog.Backlog, processes: int) -> float:
             arguments = {"settings": settings, "table": "workers", "ends": log.ends}
             child = start("bench.drain_sides:share", arguments)
             children.append(stack.enter_context(child))
-        spans = [json.loads(child.communicate(timeout=300)[0].splitlines()[-1]) for child in children]
+        found = [json.loads(child.communicate(timeout=300)[0].splitlines()[-1]) for child in children]
     if any(child.returncode for child in children):
         sys.exit("a worker failed")
-    return float(max(end for _, end in spans) - min(begun for begun, _ in spans))
+    begun, stored = max(tuple(each) for child in found for each in child["assigned"])
+    done = max(child["done"] for child in found)
+    return float(log.rows * (1 - stored / sum(log.ends)) / (done - begun))

@@ -23,6 +23,7 @@ import redis
 from numpy.typing import NDArray
 
 from driftline.rows import resp
+from driftline_services.chassis.process import settle
 
 DELIVERY_KEYS, DELIVERY_SECONDS, COMMIT_SECONDS = 8_192, 0.5, 0.5
 
@@ -127,6 +128,7 @@ def drain(
     """
     from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+    settle()  # as driftline's worker
     consumer = Consumer(
         {
             "bootstrap.servers": broker,
@@ -173,6 +175,7 @@ def drain_aiokafka(
     """The same with aiokafka, the client that driftline uses."""
     import asyncio
 
+    settle()
     return asyncio.run(_drain_aiokafka(broker, redis_host, redis_port, topic, ends, dim, writer))
 
 
