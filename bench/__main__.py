@@ -17,6 +17,11 @@ from bench.targets import TARGETS
 
 QUESTIONS = {
     "drain": "how fast is a backlog drained, against its parts, bare aiokafka and HugeCTR HPS?",
+    "freshness": "how long from push to readable, against HPS?",
+    "lookups": "how fast are rows read, against redis-py and raw sockets?",
+    "takeover": "how does the start of an aggregator depend on the size of its table?",
+    "transports": "how fast is the whole pipeline on local:// against Kafka?",
+    "memory": "how many bytes does a row take in Redis and in an aggregator?",
     "growth": "how does the drain change with processes, rows and dimensions?",
 }
 

@@ -79,7 +79,7 @@ class RedisPyWriter:
                 for place in range(len(ids)):
                     pairs.append(keys[8 * place : 8 * place + 8])
                     pairs.append(values[width * place : width * place + width])
-            pipeline.execute_command("HSET", b"{hps:%d}" % partition, *pairs)
+            pipeline.execute_command("HSET", b"{hps:%d}" % partition, *pairs)  # type: ignore[no-untyped-call]
         pipeline.execute()
 
 
@@ -148,7 +148,9 @@ def drain(
         for message in consumer.consume(64, 0.05):
             if (error := message.error()) is not None:
                 raise RuntimeError(f"{KafkaError.__name__}: {error}")
-            delivery.take(message.partition(), *decode_values(message.value(), dim))
+            partition, value = message.partition(), message.value()
+            assert partition is not None and value is not None, "made by this benchmark"
+            delivery.take(partition, *decode_values(value, dim))
             left -= 1
             if delivery.due():
                 delivery.deliver()

@@ -67,6 +67,30 @@ _GROWTH = {
     "growth.processes_1": "1 aggregator",
     "growth.processes_2": "2 aggregators",
 }
+_FRESHNESS = {
+    f"fresh.{side}_{percentile}_{name}": f"{who}, {what}, {at}"
+    for name, at in (("30k", "30k rows/s"), ("half", "half the live maximum"))
+    for percentile, what in (("p50", "median"), ("p99", "99th percentile"))
+    for side, who in (("driftline", "**driftline**"), ("hps", "HPS emulation, raw RESP"))
+} | {"fresh.live_maximum": "the live maximum: what becomes readable while the trainer pushes all it can"}
+_LOOKUPS = {
+    f"lookups.{kind}_{clients}.{side}": f"{who}, {kind}, {clients} client{'s' * (clients > 1)}"
+    for kind in ("uniform", "zipf")
+    for clients in (1, 4, 16)
+    for side, who in (
+        ("driftline", "**driftline**"),
+        ("redispy", "redis-py with hiredis"),
+        ("raw", "raw socket"),
+    )
+}
+_TAKEOVER = {"start.10k": "10k rows", "start.1m": "1M rows"}
+_TRANSPORTS = {"pipeline.local": "`local://`", "pipeline.kafka": "`kafka://`"}
+_MEMORY = {
+    "memory.redis_row": "Redis, a row with its share of everything",
+    "memory.redis_plain_row": "Redis, the same id and value in a plain hash",
+    "memory.aggregator_row": "aggregator, a cached row (resident memory)",
+    "memory.aggregator_of_budget": "the most a process took for a cache of 64 MiB, temporaries included",
+}
 
 
 def figures(report: Report, names: dict[str, str]) -> str:
@@ -110,6 +134,11 @@ TABLES: dict[str, Callable[[Report], str]] = {
     "ratios": ratios,
     "drain": lambda report: figures(report, _DRAIN),
     "growth": lambda report: figures(report, _GROWTH),
+    "freshness": lambda report: figures(report, _FRESHNESS),
+    "lookups": lambda report: figures(report, _LOOKUPS),
+    "takeover": lambda report: figures(report, _TAKEOVER),
+    "transports": lambda report: figures(report, _TRANSPORTS),
+    "memory": lambda report: figures(report, _MEMORY),
 }
 
 

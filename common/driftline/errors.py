@@ -83,6 +83,12 @@ class RepeatedStepError(InputError):
     code = "push.step"
 
 
+class HalfMergedError(InputError):
+    """A named producer asks for an acknowledgement of steps that are not cut into frames yet."""
+
+    code = "push.half_merged"
+
+
 class OffsetError(InputError):
     """The offset asked for is outside what the log holds."""
 
