@@ -39,7 +39,7 @@ pytest: $(VENV)/.dev tools ## All tests (ARGS=... are passed on)
 lint: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy common services tests
+	@$(BIN)/mypy common services tests bench
 	@$(BIN)/lint-imports
 
 format: $(VENV)/.dev ## Let ruff rewrite what it can

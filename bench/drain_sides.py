@@ -262,7 +262,7 @@ async def _flush(store: ShardStore, layout: RowLayout, deltas: list[Delta]) -> N
 async def _publish(updates: Updates, deltas: list[Delta]) -> None:
     running = asyncio.create_task(updates.run())
     for delta in deltas:
-        updates.offer(delta.states, delta.next, 0)
+        updates.offer(delta.states, delta.next)
         arrived = asyncio.create_task(updates.wait_for(delta.next))
         await asyncio.wait({running, arrived}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():

@@ -149,7 +149,8 @@ def drain(
             if (error := message.error()) is not None:
                 raise RuntimeError(f"{KafkaError.__name__}: {error}")
             partition, value = message.partition(), message.value()
-            assert partition is not None and value is not None, "made by this benchmark"
+            assert partition is not None, "it was consumed"
+            assert value is not None, "made by this benchmark"
             delivery.take(partition, *decode_values(value, dim))
             left -= 1
             if delivery.due():
