@@ -29,11 +29,11 @@ def direct_distances(rows: np.ndarray, metric: Metric) -> np.ndarray:
     """All distances by their definition, in float64."""
     x = rows.astype(np.float64)
     if metric is Metric.L2:
-        return np.sqrt(((x[:, None] - x[None]) ** 2).sum(axis=2))
+        return np.asarray(np.sqrt(((x[:, None] - x[None]) ** 2).sum(axis=2)))
     if metric is Metric.COSINE:
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
-        return 1 - x @ x.T
-    return -(x @ x.T)
+        return np.asarray(1 - x @ x.T)
+    return np.asarray(-(x @ x.T))
 
 
 class GraphMachine(RuleBasedStateMachine):
@@ -147,12 +147,10 @@ class G2Machine(GraphMachine):
         assert right.size < 30 or right.mean() >= 0.85
 
 
-class TestExact(GraphMachine.TestCase):  # type: ignore[misc,name-defined]
-    settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
-
-
-class TestG2(G2Machine.TestCase):  # type: ignore[misc,name-defined]
-    settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+TestExact = GraphMachine.TestCase
+TestExact.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+TestG2 = G2Machine.TestCase
+TestG2.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass, field, replace
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +44,13 @@ class Fit:
     warning: float  # CUSUM level
 
     def p_value(self, residual: float) -> float:
-        """Return the conformal p-value of a residual, upper tail."""
+        """Return the conformal p-value of a residual, upper tail, widened by a standard error.
+
+        The plain one, (1 + beyond)/(n + 1), is right on average over calibrations. But one calibration
+        serves thousands of ticks, and one that happens to lack large residuals would go on alarming.
+        """
         beyond = len(self.residuals) - int(np.searchsorted(self.residuals, residual, side="left"))
-        return (1 + beyond) / (len(self.residuals) + 1)
+        return min(1.0, (1 + beyond + sqrt(1 + beyond)) / (len(self.residuals) + 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,12 +71,18 @@ class Calibration:
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # (t,) scored in each
     statistics: Doubles = field(default_factory=lambda: np.empty((0, len(CHANNELS))))  # (t, channels)
     moved: Tails = field(default_factory=lambda: Tails.empty(MOVED_STRATA))
+    absolute: Tails = field(default_factory=lambda: Tails.empty(MOVED_STRATA))
     kept: Tails = field(default_factory=lambda: Tails.empty(KEPT_STRATA))
     learning: Curve = field(default_factory=Curve.empty)  # grows with each tick
     curve: Curve = field(default_factory=Curve.empty)  # in use since the last fit
     fits: tuple[Fit, ...] = ()  # per channel; none before there are enough ticks
     seen: int = 0  # ticks that ever entered
     frozen: bool = False
+
+    @property
+    def usual_step(self) -> float:
+        """Median of the ticks' movement, of the learning rate's logarithm relieved."""
+        return float(np.median(self.statistics[:, 0])) if len(self.statistics) else 0.0
 
     @property
     def usual_rows(self) -> float:
@@ -87,6 +98,9 @@ class Calibration:
         moved = self.moved.with_scores(
             np.concatenate([own, pooled]), np.concatenate([scores.moved, scores.moved])
         )
+        absolute = self.absolute.with_scores(
+            np.concatenate([own, pooled]), np.concatenate([scores.absolute, scores.absolute])
+        )
         own, pooled = kept_strata(scores)
         kept = self.kept.with_scores(
             np.concatenate([own, pooled]), np.concatenate([scores.losses, scores.losses])
@@ -94,6 +108,7 @@ class Calibration:
         grown = replace(
             self,
             moved=moved,
+            absolute=absolute,
             kept=kept,
             learning=self.learning.with_nodes(scores.steps, scores.losses),
             seen=self.seen + 1,
@@ -139,6 +154,8 @@ class Calibration:
             "statistics": self.statistics,
             "moved_counts": self.moved.counts,
             "moved_largest": self.moved.largest,
+            "absolute_counts": self.absolute.counts,
+            "absolute_largest": self.absolute.largest,
             "kept_counts": self.kept.counts,
             "kept_largest": self.kept.largest,
             "learning": np.stack([self.learning.counts, self.learning.steps, self.learning.losses]),
@@ -196,6 +213,7 @@ class Calibration:
                 found["rows"],
                 found["statistics"],
                 Tails(found["moved_counts"], found["moved_largest"]),
+                Tails(found["absolute_counts"], found["absolute_largest"]),
                 Tails(found["kept_counts"], found["kept_largest"]),
                 Curve(*found["learning"]),
                 Curve(*found["curve"]),

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 Doubles = NDArray[np.float64]
 _MAD = 1.4826  # median absolute deviation to standard deviation of a normal distribution
 _LEAST_DAYS = 3  # of history before the time of day is taken into account
-_SHARE_OF_DAY = 48  # ± half an hour around a time of day counts as that time of day
+_SHARE_OF_DAY = 48  # ± half an hour around a time of day counts as that time of day ...
+_LEAST_NEAR = (
+    60  # ... or more, up to two hours, until so many ticks are near: medians of few follow their noise
+)
+_WHOLE = (
+    100  # a spread counts for its ticks, the overall one for this many: a small one by chance is dangerous
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,12 +51,12 @@ def fit(ticks: NDArray[np.int64], values: Doubles, ticks_per_day: float) -> tupl
     floor = 1e-9 + 1e-6 * float(np.median(np.abs(values))) if len(values) else 1e-9
     if period < 2 or len(values) < _LEAST_DAYS * period:
         middle = np.array([np.median(values)])
-        spread = np.array([_MAD * np.median(np.abs(values - middle[0]))])
+        spread, near = np.array([_MAD * np.median(np.abs(values - middle[0]))]), np.array([len(values)])
     else:
-        middle, spread = _by_time_of_day(ticks % period, values, period)
-    # Half the overall spread at least: with few ticks per time of day a spread may come out tiny by chance.
+        middle, spread, near = _by_time_of_day(ticks % period, values, period)
     whole = _MAD * float(np.median(np.abs(values - middle[ticks % len(middle)])))
-    spread = np.maximum(np.maximum(spread, 0.5 * whole), floor)
+    spread = np.sqrt((near * spread**2 + _WHOLE * whole**2) / (near + _WHOLE))
+    spread = np.maximum(spread, floor)
     z = (values - middle[ticks % len(middle)]) / spread[ticks % len(spread)]
     follows = np.diff(ticks) == 1
     kept = np.clip(z, -5, 5)  # an outlier must not decide what is usual
@@ -63,20 +69,23 @@ def fit(ticks: NDArray[np.int64], values: Doubles, ticks_per_day: float) -> tupl
     return Centring(middle, spread, phi, max(scale, 1e-9)), rest / max(scale, 1e-9)
 
 
-def _by_time_of_day(phase: NDArray[np.int64], values: Doubles, period: int) -> tuple[Doubles, Doubles]:
-    """Return median and spread of the values within ± 1/48 day of each time of day."""
+def _by_time_of_day(
+    phase: NDArray[np.int64], values: Doubles, period: int
+) -> tuple[Doubles, Doubles, NDArray[np.int64]]:
+    """Return median, spread and number of the values near each time of day."""
     order = np.argsort(phase, kind="stable")
     phase, values = phase[order], values[order]
     # Once around before and after: midnight is near to itself.
     phase = np.concatenate([phase - period, phase, phase + period])
     values = np.tile(values, 3)
-    reach = max(1, round(period / _SHARE_OF_DAY))
+    days = len(values) / 3 / period
+    reach = max(1, round(period / _SHARE_OF_DAY), min(period // 12, round(_LEAST_NEAR / days / 2)))
     begin = np.searchsorted(phase, np.arange(period) - reach, side="left")
     end = np.searchsorted(phase, np.arange(period) + reach, side="right")
     middle, spread = np.empty(period), np.empty(period)
     everything = float(np.median(values))
     for at in range(period):
-        near = values[begin[at] : end[at]]
-        middle[at] = np.median(near) if len(near) else everything
-        spread[at] = _MAD * np.median(np.abs(near - middle[at])) if len(near) else 0.0
-    return middle, spread
+        here = values[begin[at] : end[at]]
+        middle[at] = np.median(here) if len(here) else everything
+        spread[at] = _MAD * np.median(np.abs(here - middle[at])) if len(here) else 0.0
+    return middle, spread, end - begin

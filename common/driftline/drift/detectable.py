@@ -39,7 +39,7 @@ def least_effects(known: Calibration, settings: JudgeSettings, within: int = 60)
         for shift in np.geomspace(0.05, 500, 81):
             residuals = fit.residuals + shift * (1 - fit.centring.phi) / fit.centring.scale
             beyond = len(residuals) - np.searchsorted(fit.residuals, residuals, side="left")
-            each = power_mixture((1 + beyond) / (len(residuals) + 1))
+            each = power_mixture(np.minimum(1, (1 + beyond + np.sqrt(1 + beyond)) / (len(residuals) + 1)))
             if float(np.mean(np.log(each))) >= need:
                 shifts[name] = float(shift * np.median(fit.centring.spread))
                 break

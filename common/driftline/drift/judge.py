@@ -222,6 +222,7 @@ def _without(scores: Scores, bad: NDArray[np.bool_]) -> Scores:
         scores.steps[good],
         scores.losses[good],
         scores.moved[good],
+        scores.absolute[good],
         scores.decile[good],
         scores.bin[good],
     )
@@ -265,7 +266,9 @@ def _verdict(
     nothing = Deviation(np.empty(0, np.int64), 1.0, 1)
     detector = _Detector(None, state.r, state.heights, state.onsets, state.cusums, (), False)
     none = np.empty(0)
-    empty = Scores(np.empty(0, np.int64), none, none, none, np.empty(0, np.int64), np.empty(0, np.int64))
+    empty = Scores(
+        np.empty(0, np.int64), none, none, none, none, np.empty(0, np.int64), np.empty(0, np.int64)
+    )
     found = np.empty(0, np.uint64) if nodes is None else nodes
     evidence = _evidence(settings, state.calibration, empty, len(found), nothing, detector)
     evidence = replace(evidence, rows=len(seen.ids), why=why)

@@ -20,6 +20,8 @@ from driftline.drift.measures.base import Doubles
 from driftline.drift.scores import DECILES, Scores, kept_strata, moved_strata
 from driftline.drift.settings import JudgeSettings
 
+_KINDS = 3  # p-values per node, the least of which is taken: Bonferroni
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deviation:
@@ -36,27 +38,27 @@ def deviating(scores: Scores, known: Calibration, settings: JudgeSettings) -> De
     if not count:
         return Deviation(np.empty(0, np.int64), 1.0, 1)
     needed = count / settings.node_level
-    p = np.minimum(
-        1.0,
-        2
-        * np.minimum(
-            _p(known.moved, moved_strata(scores), scores.moved, needed),
-            _p(known.kept, kept_strata(scores), scores.losses, needed),
-        ),
+    each = (
+        _p(known.moved, moved_strata(scores), scores.moved, needed),
+        _p(known.absolute, moved_strata(scores), scores.absolute, needed),
+        _p(known.kept, kept_strata(scores), scores.losses, needed),
     )
+    p = np.minimum(1.0, _KINDS * np.minimum.reduce(each))
     lost = scores.losses - known.curve.expected(scores.steps)
-    effect = (scores.moved >= log(settings.least_effect)) | (lost >= settings.least_loss)
+    # Against the tick's own median, or against that of all ticks: a push of every row has no outliers.
+    beyond = np.maximum(scores.moved, scores.absolute - known.usual_step)
+    effect = (beyond >= log(settings.least_effect)) | (lost >= settings.least_loss)
     rejected = benjamini_hochberg(p, settings.node_level) & effect
     return Deviation(np.flatnonzero(rejected), float(p.min()), detectable(known, count, settings))
 
 
 def detectable(known: Calibration, count: int, settings: JudgeSettings) -> int:
     """Return how many of `count` nodes must deviate at once to be told with the calibration so far."""
-    least = 2 / (int(known.moved.counts[DECILES]) + 1)
+    least = _KINDS / (int(known.moved.counts[DECILES]) + 1)
     return max(1, ceil(least * count / settings.node_level))
 
 
 def _p(tails: Tails, strata: tuple[Strata, Strata], scores: Doubles, needed: float) -> Doubles:
     own, pooled = strata
-    small = tails.counts[own] + 1 < 2 * needed
+    small = tails.counts[own] + 1 < _KINDS * needed
     return tails.p_values(np.where(small, pooled, own), scores)

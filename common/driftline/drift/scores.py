@@ -67,6 +67,7 @@ class Scores:
     steps: Doubles  # (m,) log relative offset
     losses: Doubles  # (m,) 1 − Jaccard
     moved: Doubles  # (m,) step beyond the tick's median
+    absolute: Doubles  # (m,) step beyond what the learning rate explains: a push of all rows shows here
     decile: Strata  # (m,) of the update count, among the tick's rows
     bin: Strata  # (m,) of the step
 
@@ -82,7 +83,15 @@ def scores_of(seen: Observation) -> Scores:
     ordered = np.sort(updates)
     rank = np.searchsorted(ordered, updates, side="left") + np.searchsorted(ordered, updates, side="right")
     decile = np.minimum(DECILES - 1, DECILES * rank // max(2 * len(updates), 1))
-    return Scores(nodes, steps, losses, steps - middle, decile, np.searchsorted(OFFSET_EDGES, steps))
+    absolute = steps - log_rate(seen)
+    return Scores(
+        nodes, steps, losses, steps - middle, absolute, decile, np.searchsorted(OFFSET_EDGES, steps)
+    )
+
+
+def log_rate(seen: Observation) -> float:
+    """Return the logarithm of the learning rate the trainer states, 0 without one."""
+    return float(np.log(seen.learning_rate)) if seen.learning_rate else 0.0
 
 
 def moved_strata(scores: Scores) -> tuple[Strata, Strata]:
@@ -100,8 +109,7 @@ def statistics_of(seen: Observation, scores: Scores, curve: Curve) -> Doubles | 
     """Return the tick's statistics, one per channel; None with fewer than LEAST_ROWS scored nodes."""
     if len(scores.nodes) < LEAST_ROWS:
         return None
-    rate = np.log(seen.learning_rate) if seen.learning_rate else 0.0
     excess = float((scores.losses - curve.expected(scores.steps)).mean())
     top = max(1, len(scores.moved) // 100)
     largest = float(np.partition(scores.moved, len(scores.moved) - top)[-top:].mean())
-    return np.array([float(np.median(scores.steps)) - rate, excess, seen.coherence, seen.turned, largest])
+    return np.array([float(np.median(scores.absolute)), excess, seen.coherence, seen.turned, largest])

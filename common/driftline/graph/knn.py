@@ -89,6 +89,11 @@ class KnnGraph:
         lists = 0 if self._lists is None else self._lists.nbytes
         return lists + self._slots.nbytes + (0 if self._method is None else self._method.nbytes)
 
+    @property
+    def rebuilds(self) -> int:
+        """How many indexes were begun; 0 for methods without one."""
+        return self._method.builds if isinstance(self._method, G2Method) else 0
+
     def fit(self, ids: ArrayLike, vectors: ArrayLike) -> Self:
         """Make the graph of these rows, forgetting any before.
 
