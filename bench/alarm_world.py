@@ -92,7 +92,7 @@ def ticks(world: World, count: int, seed: int, fault: Fault | None = None) -> It
 
 def _hit(fault: Fault, tick: int, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     if fault.kind == "single_node":
-        return np.arange(n) == 0
+        return np.asarray(np.arange(n) == 0, np.bool_)
     if fault.kind == "cluster":
         return np.asarray(rng.random(n) < 0.1, np.bool_)
     if fault.kind == "bad_push":

@@ -166,7 +166,7 @@ def test_a_tick_with_few_rows_is_quiet_not_suspicious(trained: JudgeState) -> No
 
 def test_calibration_learns_nothing_from_the_ticks_of_an_alarm(trained: JudgeState) -> None:
     state, told = run(iter(later(Fault("slow_poison", 0, 8), count=40)), state=trained)
-    assert first_bad(told).standing is Standing.ALARM
+    assert any(verdict.standing is Standing.ALARM for verdict in told)
     assert len(state.calibration.ticks) <= len(trained.calibration.ticks) + 24
     assert state.calibration.statistics[:, 0].max() <= trained.calibration.statistics[:, 0].max() + 0.3
 

@@ -148,9 +148,9 @@ class G2Machine(GraphMachine):
 
 
 TestExact = GraphMachine.TestCase
-TestExact.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+TestExact.settings = settings(max_examples=40, stateful_step_count=12, deadline=None)
 TestG2 = G2Machine.TestCase
-TestG2.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+TestG2.settings = settings(max_examples=40, stateful_step_count=12, deadline=None)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -90,6 +90,9 @@ class G2Method:
         lists = self._lists
         if len(changed) > _UPHEAVAL * len(lists):
             self._proposer.build()  # the index knows too few rows by their place to propose anything
+        newborn = changed[lists.keys[changed, 0] == EMPTY]
+        if len(newborn):
+            self._proposer.born(newborn)
         gone = np.zeros(len(lists.alive), bool)
         gone[changed] = gone[removed] = True
         away = distinct(np.concatenate([changed, removed]))

@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 
 from driftline.errors import ConfigError
 from driftline.graph.lists import Lists, Places
-from driftline.graph.metric import Floats, Ids, Metric
+from driftline.graph.metric import Floats, Ids, Metric, block
+
+_FRESH = 1 / 16
+"""Share of the rows that may be unknown to the index: each costs a comparison per changed row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ class Proposer:
         self._thread: Thread | None = None
         self._failure = ""
         self._changed = 0
+        self._fresh: Places = np.empty(0, np.int64)  # born since the index was begun: it cannot know them
+        self._fresher: Places = np.empty(0, np.int64)  # born since the next one was begun
         self.builds = 0
 
     def build(self) -> None:
@@ -97,6 +102,7 @@ class Proposer:
         rows = np.flatnonzero(self._lists.alive)
         self._join()
         self._next, self._left, self._changed = None, rows[:0], 0
+        self._fresh = self._fresher = rows[:0]
         index = self._new(len(rows))
         self._insert(index, rows, self._lists.vectors[rows])
         if self._failure:
@@ -117,7 +123,12 @@ class Proposer:
         except RuntimeError as error:
             self._index, self._failure = None, f"hnswlib failed to search: {error}"
             raise IndexFailedError(self._failure) from error
-        return labels.astype(np.int32)
+        return np.concatenate([labels.astype(np.int32), self._newborn(rows, width)], axis=1)
+
+    def born(self, slots: Places) -> None:
+        """Take note of slots that were given to new rows: they are compared one by one until indexed."""
+        self._fresh = np.union1d(self._fresh, slots)
+        self._fresher = np.union1d(self._fresher, slots)
 
     def advance(self, changed: int) -> bool:
         """Go one tick on with building; `changed` rows did. Return whether a new index was swapped in.
@@ -132,7 +143,10 @@ class Proposer:
         swapped = False
         if self._next is not None and not len(self._left):
             self._index, self._next, swapped = self._next, None, True
-        if self._next is None and self._changed >= self._settings.turnover * max(len(self._lists), 1):
+            self._fresh = self._fresher
+        live = max(len(self._lists), 1)
+        due = self._changed >= self._settings.turnover * live or len(self._fresh) > _FRESH * live
+        if self._next is None and due:
             self.start()
         if self._next is not None and len(self._left):
             rows, self._left = self._left[: self._piece], self._left[self._piece :]
@@ -150,6 +164,7 @@ class Proposer:
             return
         rows = np.flatnonzero(self._lists.alive)
         self._changed = 0
+        self._fresher = rows[:0]
         self._next = self._new(len(rows))
         # In an order of its own: neighbours inserted together would make a worse index than strangers do.
         self._left = np.random.default_rng((self._seed, self.builds)).permutation(rows)
@@ -158,6 +173,15 @@ class Proposer:
     def close(self) -> None:
         """Wait for the thread, if one runs."""
         self._join()
+
+    def _newborn(self, rows: Places, width: int) -> NDArray[np.int32]:
+        fresh = self._fresh[self._lists.alive[self._fresh]]
+        if not len(fresh):
+            return np.empty((len(rows), 0), np.int32)
+        lists = self._lists
+        near = block(lists.vectors[rows], lists.vectors[fresh], lists.squares[fresh], lists.metric)
+        take = min(width, len(fresh))
+        return fresh[np.argpartition(near, take - 1, axis=1)[:, :take]].astype(np.int32)
 
     def _new(self, rows: int) -> Hnsw:
         self.builds += 1
