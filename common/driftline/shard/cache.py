@@ -60,13 +60,10 @@ class RowCache:
         self.alive = np.zeros(capacity, bool)
         self._status = np.zeros(capacity, np.uint8)
         self._last_use = np.zeros(capacity, np.uint32)
+        self.row_bytes = sum(int(getattr(self, name)[0].nbytes) for name in self._COLUMNS)
+        """Bytes one slot takes in all arrays together."""
 
     _COLUMNS = ("ids", "rows", "state", "lsn", "ordinals", "flags", "alive", "_status", "_last_use")
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes one slot takes in all arrays together."""
-        return sum(int(getattr(self, name)[0].nbytes) for name in self._COLUMNS)
 
     @property
     def dirty_bytes(self) -> int:

@@ -84,7 +84,8 @@ class LocalConsumer(BatchConsumer):
         if self._cursors.get(tp) is not cursor or not chunk.records:
             return None
         cursor.next = chunk.records[-1].offset + 1
-        batch = Batch(tp.topic, tp.partition, start, cursor.next, chunk.records)
+        behind = cursor.next < self._log.heads(tp.topic)[tp.partition]
+        batch = Batch(tp.topic, tp.partition, start, cursor.next, chunk.records, behind)
         return Delivery(batch, cursor.turn, sum(len(record.value) for record in chunk.records))
 
     async def _news(self, cursors: Mapping[TopicPartition, Cursor], timeout: float) -> None:
