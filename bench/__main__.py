@@ -17,6 +17,8 @@ from bench.targets import TARGETS
 
 QUESTIONS = {
     "drain": "how fast is a backlog drained, against its parts, bare aiokafka and HugeCTR HPS?",
+    "drift": "is the incremental neighbour graph right, and faster than its peers?",
+    "alarm": "does the alarm keep its promised rate, and how fast does it find faults?",
     "growth": "how does the drain change with processes, rows and dimensions?",
 }
 
