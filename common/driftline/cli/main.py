@@ -17,6 +17,7 @@ from driftline.cli import config_command
 from driftline.cli.audit_command import audit
 from driftline.cli.demo_command import demo
 from driftline.cli.dlq_command import app as dlq_app
+from driftline.cli.drift_command import app as drift_app
 from driftline.cli.relog_command import relog
 from driftline.cli.shards_command import app as shards_app
 from driftline.cli.tables_command import app as tables_app
@@ -40,6 +41,7 @@ app.add_typer(shards_app, name="shards")
 app.command()(where)
 app.command()(audit)
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(drift_app, name="drift")
 app.add_typer(config_command.app, name="config")
 
 INTERRUPTED = 130

@@ -8,7 +8,7 @@ out of order do no harm. A tick is cut after `rows` changed rows, or where the c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ class Change:
     cause: NDArray[np.uint8]  # (n,) MOVED, PUT or RESTORED
     removed: Ids
     learning_rate: float | None = None
+    tick: int | None = None  # its number, where ticks are numbered; else they are counted
 
 
 @dataclass(slots=True)
@@ -125,6 +126,8 @@ class Watch:
             broken=broken,
             learning_rate=change.learning_rate,
         )
+        if change.tick is not None:
+            seen = replace(seen, tick=change.tick)
         self._keep(ids, vectors)
         for key in tick.ids[tick.cause == REMOVED].tolist():
             self._rows.pop(key, None)

@@ -35,7 +35,7 @@ class G2Settings:
 
     order: int = 2  # M of the M-order neighbourhood
     proposals: int = 4  # candidates asked of the index, in multiples of `neighbours`
-    first_search: int = 200  # ef while the first lists are made
+    first_search: int = 400  # ef while the first lists are made
     sweep: float = 0.0  # share of the rows looked at again each tick, changed or not
     index: IndexSettings = IndexSettings()  # noqa: RUF009 - frozen
 
