@@ -155,3 +155,15 @@ def test_the_reverse_index_names_every_holder_after_any_additions() -> None:
         for at, target in enumerate(targets.tolist()):
             expected = set(np.flatnonzero((listed == target).any(axis=1)).tolist())
             assert expected <= set(held.sources[held.of == at].tolist())
+
+
+def test_a_table_that_outgrows_exact_ticks_goes_on_with_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("driftline.graph.knn.EXACT_ROWS", 200)
+    rows = table()
+    graph = KnnGraph(GraphSettings(neighbours=K, metric=Metric.L2)).fit(np.arange(150), rows[:150])
+    assert graph.method is MethodName.EXACT
+    for start in range(150, ROWS, 150):
+        graph.update(np.arange(start, start + 150), rows[start : start + 150])
+    assert graph.method is MethodName.G2
+    assert recall(graph, rows, Metric.L2) >= 0.99
+    graph.close()

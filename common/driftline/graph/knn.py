@@ -28,6 +28,7 @@ from driftline.graph.results import BORN, MOVED, NEIGHBOUR_MOVED, REMOVED, Graph
 from driftline.graph.slots import ABSENT, SlotMap
 
 _NONE = np.empty(0, np.uint64)
+_NO_HNSWLIB = "hnswlib is not installed, so every tick is exact: pip install 'driftline[graph]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,7 @@ class KnnGraph:
         self._lists.grow(self._slots.capacity)
         self._lists.write(slots, rows)
         self._lists.clear(ended_slots)
+        self._outgrow()
         order = np.argsort(slots)
         touched = self._tick(slots[order], np.sort(ended_slots))
         tick = self._result(touched, slots, causes, ended, ended_before)
@@ -201,10 +203,8 @@ class KnnGraph:
             exact = len(ids) <= EXACT_ROWS or not propose.available()
             method = MethodName.EXACT if exact else MethodName.G2
             if exact and len(ids) > EXACT_ROWS:
-                self._note = (
-                    "hnswlib is not installed, so every tick is exact: pip install 'driftline[graph]'"
-                )
-        width = self.settings.neighbours * (1 if method is MethodName.M_ORDER else 2)
+                self._note = _NO_HNSWLIB
+width = self.settings.neighbours * (1 if method is MethodName.M_ORDER else 2)
         self._lists = Lists(rows.shape[1], width, self.settings.metric, len(ids))
         self._lists.write(slots, rows)
         self._method = self._made(method)
@@ -222,6 +222,19 @@ class KnnGraph:
         self._note = f"{failure}: every tick is exact from here on"
         self._method = self._made(MethodName.EXACT)
         return self._method
+
+    def _outgrow(self) -> None:
+        """Let `auto` go from exact to g2 once the table is half as large again as what is done exactly."""
+        asked = self.settings.method is MethodName.AUTO and not self._note
+        if asked and isinstance(self._method, ExactMethod) and 2 * len(self._slots) > 3 * EXACT_ROWS:
+            if not propose.available():
+                self._note = _NO_HNSWLIB
+                return
+            self._method = self._made(MethodName.G2)
+            try:
+                self._method.adopt()
+            except propose.IndexFailedError as error:
+                self._fall_back(str(error))
 
     def _tick(self, changed: Places, removed: Places) -> Touched:
         assert self._method is not None
