@@ -14,7 +14,7 @@ from driftline.graph.lists import Lists, Places
 from driftline.graph.packing import Keys, distinct, slots_of
 from driftline.graph.reverse import ReverseIndex
 
-_HOLDERS = 200
+_HOLDERS = 1_000
 """Reverse neighbours looked at per neighbour. Hubs, above all under the inner product, are listed by
 a large part of the table; the audit shows what this costs."""
 

@@ -204,7 +204,7 @@ class KnnGraph:
             method = MethodName.EXACT if exact else MethodName.G2
             if exact and len(ids) > EXACT_ROWS:
                 self._note = _NO_HNSWLIB
-width = self.settings.neighbours * (1 if method is MethodName.M_ORDER else 2)
+        width = self.settings.neighbours * (1 if method is MethodName.M_ORDER else 2)
         self._lists = Lists(rows.shape[1], width, self.settings.metric, len(ids))
         self._lists.write(slots, rows)
         self._method = self._made(method)

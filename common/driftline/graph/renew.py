@@ -69,8 +69,10 @@ def renew(
     lists.keys[written] = renewed
     lists.bound[written] = np.minimum(lists.bound[written], distances_of(renewed[:, -1]))
 
-    enough = min(neighbours, len(lists) - 1)
-    short = written[np.count_nonzero(renewed != EMPTY, axis=1) < enough]
+    entries = np.count_nonzero(renewed != EMPTY, axis=1)
+    # With so few rows that a list lacks entries, whoever comes is welcome, however far.
+    lists.bound[written[entries < neighbours]] = np.inf
+    short = written[entries < min(neighbours, len(lists) - 1)]
     added = [(changed, found.own), (rows, entering)]
     if len(short):
         lists.settle(short, refill(short))
