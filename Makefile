@@ -26,7 +26,7 @@ SEEDS ?= 1
 .PHONY: help demo test pytest lint format bench bench-drift bench-alarm chaos servers tools system clean
 
 help: ## This list
-	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 demo: $(VENV)/.library ## The live demo on this machine: no Docker, no Kafka (ARGS=... are passed on)
 	@$(BIN)/driftline demo $(ARGS)
