@@ -82,7 +82,7 @@ class AlibiCusum:
     def __init__(self, settings: JudgeSettings) -> None:
         self._settings = settings
         self._reference: list[float] = []
-        self._detector: Callable[[np.ndarray], dict[str, dict[str, int]]] | None = None  # type: ignore[type-arg]
+        self._detector: Callable[[np.ndarray], dict[str, dict[str, int]]] | None = None
 
     def alarms(self, seen: Observation) -> bool:
         value = series(seen)
