@@ -52,4 +52,11 @@ TARGETS: dict[str, AtLeast | AtMost] = {
     "local_vs_kafka": AtLeast(0.8),
     "aggregator_bytes_factor": AtMost(1.3),
     "redis_bytes_factor": AtMost(1.05),
+    "recall_random_min": AtLeast(0.995),
+    "recall_changed_min": AtLeast(0.995),
+    "recall_affected_min": AtLeast(0.995),
+    "jaccard_error": AtMost(0.002),
+    "rebuild_vs_ours": AtLeast(5.0),
+    "exact_vs_ours_500k": AtLeast(3.0),
+    "memory_factor": AtMost(2.5),
 }
