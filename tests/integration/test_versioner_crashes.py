@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from tests.support.waiting import until
 DYING = "tests.support.dying_versioner"
 GATED = {"DRIFTLINE_VERSION_GATES": "figure:loss:lower:9"}  # so that there is a ruling to die at
 STEPS = 12  # changes to the store from the first segment to the last deletion; a few more are harmless
+SHARED = "assigned 2 partitions"
 _names = itertools.count()
 
 
@@ -35,10 +35,10 @@ def specs(deployment: Deployment) -> list[TableSpec]:
 
 
 @pytest.fixture
-def tables(client: Client, specs: list[TableSpec]) -> Iterator[Client]:
+def tables(client: Client, specs: list[TableSpec]) -> Client:
     for spec in specs:
         client.create_table(spec)
-    yield client
+    return client
 
 
 def train(client: Client, specs: list[TableSpec], seed: int) -> None:
