@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -26,6 +27,8 @@ ENV_PREFIX = "DRIFTLINE_"
 HIDDEN = "***"
 SECRETS = frozenset({"key", "kafka_password"})
 """Settings that are never printed, and not taken as flags."""
+
+STORE_SCHEMES = ("file", "s3", "gs", "az")
 
 _UNITS = {
     "": 1,
@@ -134,6 +137,21 @@ class Settings(BaseSettings):
         default=Path(".driftline"),
         description="Directory of what this machine keeps; relative to the working directory.",
     )
+    store_url: str | None = Field(
+        default=None,
+        description="Object store of the versions: `file:///DIR`, `s3://`, `gs://` or `az://` with a path; "
+        "each group has a folder below it. Not set: `data_dir`/versions.",
+    )
+    version_cache_dir: Path | None = Field(
+        default=None,
+        description="Directory for objects of versions fetched from elsewhere. "
+        "Not set: `data_dir`/version-cache.",
+    )
+    version_cache_bytes: Bytes = Field(
+        default=4 << 30,
+        description="Size that directory may have.",
+        json_schema_extra={"unit": "bytes"},
+    )
     group: str = Field(
         default="default", description="The tables that version together; names the ops topic."
     )
@@ -213,7 +231,13 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @field_validator(
-        "data_dir", "key_file", "kafka_password_file", "kafka_ca_file", "kafka_cert_file", "kafka_key_file"
+        "data_dir",
+        "version_cache_dir",
+        "key_file",
+        "kafka_password_file",
+        "kafka_ca_file",
+        "kafka_cert_file",
+        "kafka_key_file",
     )
     @classmethod
     def _expand_home(cls, value: Path | None) -> Path | None:
@@ -241,6 +265,18 @@ class Settings(BaseSettings):
                 parse_redis(value)
             except ConfigError as error:  # does not repeat passwords
                 raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("store_url")
+    @classmethod
+    def _check_store_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if "@" in value:
+            raise ValueError("a store URL takes no user name or password: the store's own variables do")
+        if parts.scheme not in STORE_SCHEMES or (parts.scheme == "file") == bool(parts.netloc):
+            raise ValueError("expected file:///DIR, s3://BUCKET/…, gs://BUCKET/… or az://CONTAINER/…")
         return value
 
     @field_validator("group")

@@ -31,6 +31,7 @@ from driftline.versions.labels import (
 from driftline.versions.manifest import MAIN, Attachment, Manifest, PartManifest, Place, TableManifest
 from driftline.versions.naming import VersionName
 from driftline.versions.obstores import open_store
+from driftline.versions.opening import group_url, open_group
 from driftline.versions.parts import Rows
 from driftline.versions.probe import RaceResult, race_create_if_absent
 from driftline.versions.reader import Found, TableReader
@@ -75,8 +76,10 @@ __all__ = [
     "explain",
     "find_commit",
     "fsck",
+    "group_url",
     "head",
     "line",
+    "open_group",
     "open_repository",
     "open_store",
     "parse_reference",

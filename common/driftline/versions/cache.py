@@ -28,7 +28,7 @@ from driftline.versions.stores import ObjectStore
 _GAP = 16  # pages: a smaller hole between two wanted pages is fetched along with them
 _REQUEST = 2048  # pages: a longer range is fetched in several requests, side by side
 _LIMIT = 1 << 40
-DEFAULT_BYTES = 8 << 30
+DEFAULT_BYTES = 4 << 30
 
 
 class MappedObject:
