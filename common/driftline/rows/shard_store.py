@@ -16,14 +16,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.errors import ConfigError, FenceLostError, PositionError, StoreUnavailableError
+from driftline.errors import FenceLostError, PositionError, StoreUnavailableError
 from driftline.rows import resp
-from driftline.rows.connection import Connect, Connection, Reply
 from driftline.rows.fence import FENCE, Fence
 from driftline.rows.fields import delays, names_and_values, pairs
-from driftline.rows.layout import RowLayout, ShardKeys
+from driftline.rows.layout import RowLayout
 from driftline.rows.resp import Bytes
-from driftline.rows.transaction import transaction
+from driftline.rows.staging import BESIDE, STAGED, Copy, StagedLostError, Swap
+from driftline.rows.transaction import restoration, transaction
 from driftline.shard.cache import RowBlock
 from driftline.shard.machine import Delta
 from driftline.shard.position import Position, StoredFields
@@ -40,6 +40,7 @@ class Stored:
     position: Position | None  # None: nothing stored yet
     published: int  # states of all records below it are acknowledged on the updates topic
     owner: bytes
+    staged: bytes = b""  # copies that an earlier owner began, with spaces between their names
 
 
 class ShardStore(Fence):
@@ -109,6 +110,60 @@ class ShardStore(Fence):
                         self._fence, self.full = after, None
                         return
         raise AssertionError("unreachable: delays never end")
+
+    async def swap(self, delta: Delta, published: int, swap: Swap) -> None:
+        """Make a restore durable in one transaction: the staged copy takes the place of all rows.
+
+        Lost replies as in `commit`. Raises StagedLostError, with nothing changed, when the copy is not
+        whole any more; FenceLostError.
+        """
+        assert not len(delta.states), "an op is a full stop: no row has changed since the last commit"
+        staged = swap.staged
+        after, copy = (b"%d" % delta.next, self._owner), staged.copy
+        look = [
+            resp.command(b"WATCH", self._keys.position, copy.values, copy.state),
+            *(resp.command(b"HLEN", key) for key in (copy.values, copy.state)),
+            # last: an earlier EXEC that comes late shows here, and not as a copy that was lost
+            resp.command(b"HMGET", self._keys.position, *FENCE),
+        ]
+        body = restoration(self._keys, delta, published, swap)
+        packed = [resp.command(b"MULTI"), *body, resp.command(b"EXEC"), *self._arm()]
+        async with self._lock:
+            for delay in delays():
+                try:
+                    _, values, states, fence = await self._exchange(look, 4)
+                    if fence == list(after):  # an earlier attempt, whose reply was lost
+                        break
+                    self._check_fence(fence, self._fence)
+                    if (values, states) != (staged.rows, staged.states):
+                        raise StagedLostError(
+                            f"{self._name}: the copy of {staged.version} has {values!r} of {staged.rows} rows"
+                        )
+                    replies = await self._exchange(packed, len(body) + 4)
+                    if (done := replies[len(body) + 1]) is not None:  # else the next look says who was there
+                        self._check_fence(replies[-1], after)
+                        self._check_executed(done)
+                        break
+                except StoreUnavailableError:
+                    await self._drop()
+                await asyncio.sleep(delay)
+            self._fence, self.full = after, None
+
+    async def note(self, *commands: bytes) -> None:
+        """Run commands that leave the position alone, while the fence holds. Raises FenceLostError."""
+        packed = [resp.command(b"MULTI"), *commands, resp.command(b"EXEC"), *self._arm()]
+        async with self._lock:
+            for delay in delays():
+                try:
+                    replies = await self._exchange(packed, len(commands) + 4)
+                    if replies[len(commands) + 1] is None:
+                        raise self._lose("another writer moved the position")
+                    self._check_fence(replies[-1], self._fence)
+                    return
+                except StoreUnavailableError:
+                    await self._drop()
+                    await asyncio.sleep(delay)
+                    await self._rearm(self._fence)
 
     async def check(self, layout: RowLayout, rows: int) -> None:
         """Make sure that the fence still holds and that `rows` rows are stored. Raises FenceLostError.
@@ -187,7 +242,8 @@ class ShardStore(Fence):
             lost = keys.lost(layout, position.rows if position else 0, values, states)
             if lost is None:
                 self._fence = (fixed.get(b"next", b""), fixed.get(b"owner", b""))
-                return Stored(position, int(fixed.get(b"published", b"0")), self._fence[1])
+                published, staged = int(fixed.get(b"published", b"0")), fixed.get(STAGED, b"")
+                return Stored(position, published, self._fence[1], staged)
         raise PositionError(
             f"{lost}: Redis lost keys (evicted or deleted). Delete {keys.position.decode()}, "
             f"{keys.values.decode()} and {keys.state.decode()} to rebuild the shard from the log"
@@ -201,14 +257,15 @@ class ShardStore(Fence):
         if stored.position is None:
             fields |= Position().fields() | {b"published": b"0"}
         pairs = [part for item in fields.items() for part in item]
-        packed = [
-            resp.command(b"MULTI"),
-            resp.command(b"HSET", self._keys.position, *pairs),
-            resp.command(b"EXEC"),
-            *self._arm(),
-        ]
-        replies = await self._exchange(packed, 5)
-        if replies[2] is None:
+        written = [resp.command(b"HSET", self._keys.position, *pairs)]
+        if stored.staged:  # of no use to anybody else
+            copies = [Copy.of(self._keys, name) for name in stored.staged.split()]
+            left = [key for copy in copies for key in (copy.values, copy.state)]
+            written.append(resp.command(b"UNLINK", *left))
+            written.append(resp.command(b"HDEL", self._keys.position, *BESIDE))
+        packed = [resp.command(b"MULTI"), *written, resp.command(b"EXEC"), *self._arm()]
+        replies = await self._exchange(packed, len(written) + 4)
+        if replies[len(written) + 1] is None:
             return False
         self._fence = (self._fence[0] or b"0", self._owner)
         return replies[-1] == list(self._fence)  # else another one took it between EXEC and WATCH

@@ -147,7 +147,7 @@ class Shard:
             position.quarantined[producer] = op.origin.seq
             self._enter(b"q:" + producer, b"%d" % op.origin.seq)
         elif op.kind == PREPARE:
-            position.prep = preparation_text(op)
+            position.prep = preparation_text(op, position.prep)
         elif self.restores(pending):
             if version is None:
                 raise StateError(

@@ -25,6 +25,9 @@ from driftline.rows.servers import Servers
 from driftline.shard.numerics import check_machine
 from driftline.shard.spec import TableSpec
 from driftline.stack.run_file import redis_url
+from driftline.versions.opening import open_group
+from driftline.versions.repository import Repository
+from driftline.versions.source import StoredVersions
 from driftline_services.aggregator.core import Aggregator
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.memory_watch import check_servers, watch_servers
@@ -73,6 +76,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             limits,
             settings.ingest_incarnation,
             settings.placement,
+            StoredVersions(functools.partial(_open_versions, settings)),
         )
         app = make_app(
             consumer_group(settings.group),
@@ -115,6 +119,16 @@ async def _create_ingest(log: Log, settings: Settings) -> None:
         await log.create_topic(topic, settings.ingest_partitions)
     except PartitionCountError:  # any number will do: each partition is a producer of its own
         _logger.info("topic %s has another number of partitions than ingest_partitions", topic)
+
+
+def _open_versions(settings: Settings) -> Repository:
+    return open_group(
+        settings.store_url,
+        settings.group,
+        settings.data_dir,
+        cache_dir=settings.version_cache_dir,
+        cache_bytes=settings.version_cache_bytes,
+    )
 
 
 def _chassis_settings(settings: Settings) -> ChassisSettings:
