@@ -151,9 +151,12 @@ def test_a_prepare_is_remembered_and_a_restore_of_another_epoch_is_a_no_op() -> 
 
 def test_who_gives_a_preparation_up_names_it() -> None:
     shard = born()
-    for number, body in enumerate(
-        [{"version": "V-N-1.0"}, {"version": "", "prepare": 9}, {"version": "", "prepare": 2}], 2
-    ):
+    asked: list[dict[str, object]] = [
+        {"version": "V-N-1.0"},
+        {"version": "", "prepare": 9},
+        {"version": "", "prepare": 2},
+    ]
+    for number, body in enumerate(asked, 2):
         feed(shard, [record(op("prepare", number, body), number - 1)])
         assert bool(shard.position.prep) == (number < 4)
 
