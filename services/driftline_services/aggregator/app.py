@@ -29,6 +29,7 @@ from driftline.versions.opening import open_group
 from driftline.versions.repository import Repository
 from driftline.versions.source import StoredVersions
 from driftline_services.aggregator.core import Aggregator
+from driftline_services.aggregator.deploying import Deploying
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.memory_watch import check_servers, watch_servers
 from driftline_services.aggregator.status import Status
@@ -67,6 +68,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             flush_bytes=settings.flush_bytes,
             publish_window=settings.publish_window,
         )
+        versions = StoredVersions(functools.partial(_open_versions, settings))
         aggregator = Aggregator(
             settings.group,
             log,
@@ -76,7 +78,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             limits,
             settings.ingest_incarnation,
             settings.placement,
-            StoredVersions(functools.partial(_open_versions, settings)),
+            versions,
         )
         app = make_app(
             consumer_group(settings.group),
@@ -96,6 +98,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             asyncio.create_task(status.follow(), name="status"),
             asyncio.create_task(watch_servers(servers), name="redis servers"),
             asyncio.create_task(aggregator.patrol(), name="patrol"),
+            asyncio.create_task(Deploying(versions, lambda: aggregator.runners).run(), name="deployments"),
         ]
         for task in tasks:
             task.add_done_callback(functools.partial(_crash, app))
