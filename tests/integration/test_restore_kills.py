@@ -150,8 +150,8 @@ def test_a_shard_that_moves_while_it_is_prepared_is_loaded_where_it_goes(
 
 
 @pytest.mark.slow
-def test_a_restore_on_a_redis_cluster(tmp_path: Path) -> None:
-    with redis_cluster(tmp_path / "cluster") as cluster:
+def test_a_restore_on_a_redis_cluster(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         deployment = Deployment(LOCAL, f"local://{tmp_path}/log", cluster.url, tmp_path)
         with deployment.worker(), deployment.client() as client:
             spec = deployment.spec(shards=6, optimizer=ADAM)
