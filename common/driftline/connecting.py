@@ -10,9 +10,12 @@ import os
 from pathlib import Path
 
 from driftline.client import AsyncClient, Client, Options
-from driftline.config import kafka_security, load_settings, signing_key
+from driftline.config import Settings, kafka_security, load_settings, signing_key
 from driftline.errors import ConfigError
 from driftline.stack.run_file import redis_url as find_redis_url
+from driftline.versions.opening import open_group
+from driftline.versions.repository import Repository
+from driftline.versions.source import StoredVersions
 
 
 def connect(
@@ -55,6 +58,21 @@ def connect_async(
     )
 
 
+def versions_of(settings: Settings) -> StoredVersions:
+    """Return the versions of the deployment that `settings` name; opened when first asked for."""
+
+    def open_them() -> Repository:
+        return open_group(
+            settings.store_url,
+            settings.group,
+            settings.data_dir,
+            cache_dir=settings.version_cache_dir,
+            cache_bytes=settings.version_cache_bytes,
+        )
+
+    return StoredVersions(open_them)
+
+
 def options(
     log_url: str | None,
     redis_url: str | None,
@@ -83,4 +101,7 @@ def options(
         gradient_dtype,
         kafka_security(settings),
         merge_steps,
+        settings.store_url,
+        settings.data_dir,
+        settings.version_cache_dir,
     )
