@@ -41,7 +41,7 @@ def drawn(nodes: Sequence[Node]) -> Iterator[tuple[str, str]]:
         here = [at for at, name in enumerate(lanes) if name == node.name]
         at = here[0] if here else _free(lanes, 0)
         lanes[at] = node.name
-        for other in here[1:]:
+        for other in reversed(here[1:]):  # the farthest first: the others stay upright
             lanes[other] = None
             yield _joined(lanes, at, other), ""
         yield _row(lanes, at), node.name
