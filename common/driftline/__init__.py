@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from driftline.client import AsyncClient, AsyncTable, Client, Options, Rows, Snapshot, Table
-from driftline.connecting import connect, connect_async
+from driftline.connecting import connect, connect_async, open_versions
 from driftline.shard.spec import Init, Policy, TableSpec
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "TableSpec",
     "connect",
     "connect_async",
+    "open_versions",
 ]

@@ -6,8 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from driftline.cli.main import app
 from driftline.versions import Manifest, Repository, group_url, open_repository, open_store

@@ -29,7 +29,7 @@ def drawn(nodes: Sequence[Node]) -> Iterator[tuple[str, str]]:
     --------
     >>> fork = [Node("c", ("a",)), Node("b", ("a",)), Node("a")]
     >>> for line, name in drawn(fork):
-    ...     print(line, name)
+    ...     print(f"{line} {name}".rstrip())
     * c
     | * b
     |/
