@@ -39,15 +39,16 @@ pytest: $(VENV)/.dev tools ## All tests (ARGS=... are passed on)
 lint: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy common services tests
+	@$(BIN)/mypy common services tests bench
 	@$(BIN)/lint-imports
 
 format: $(VENV)/.dev ## Let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.dev tools ## The benchmarks (ARGS=... are passed on)
-	@if [ -f bench/__main__.py ]; then $(BIN)/python -m bench $(ARGS); else echo "no benchmarks yet"; fi
+bench: $(VENV)/.dev tools ## The benchmarks (JSON=FILE for the report; ARGS="--short drain" …)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
+	@$(BIN)/python -m bench $(if $(JSON),--json $(JSON)) $(ARGS)
 
 chaos: $(VENV)/.dev tools ## The long fault runs (SEEDS=1-5; ARGS=... are passed on)
 	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(ARGS)

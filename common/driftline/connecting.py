@@ -28,14 +28,18 @@ def connect(
     producer: str | None = None,
     producer_epoch: int = 0,
     gradient_dtype: str = "F32",
+    merge_steps: int = 1,
 ) -> Client:
     """Return a connected client; use it in a `with` block, which ends by flushing.
 
     What is not given comes from the settings: see `driftline config show`. `producer` names
     this trainer over restarts: then `push` must be given the steps of its checkpoint. Without
-    a name every client is a new producer. Raises ConfigError, LogUnavailableError.
+    a name every client is a new producer. `merge_steps`: the gradients of so many steps are summed
+    before they are sent. Raises ConfigError, LogUnavailableError.
     """
-    return Client(options(log_url, redis_url, group, key, producer, producer_epoch, gradient_dtype))
+    return Client(
+        options(log_url, redis_url, group, key, producer, producer_epoch, gradient_dtype, merge_steps)
+    )
 
 
 def connect_async(
@@ -47,9 +51,12 @@ def connect_async(
     producer: str | None = None,
     producer_epoch: int = 0,
     gradient_dtype: str = "F32",
+    merge_steps: int = 1,
 ) -> AsyncClient:
     """Return a client for `async with`; see `connect`."""
-    return AsyncClient(options(log_url, redis_url, group, key, producer, producer_epoch, gradient_dtype))
+    return AsyncClient(
+        options(log_url, redis_url, group, key, producer, producer_epoch, gradient_dtype, merge_steps)
+    )
 
 
 def open_versions(store_url: str | None = None, *, group: str | None = None) -> Versions:
@@ -88,6 +95,7 @@ def options(
     producer: str | None,
     producer_epoch: int,
     gradient_dtype: str,
+    merge_steps: int,
 ) -> Options:
     """Return the options of a client, with what is None taken from the settings."""
     flags = {"log_url": log_url, "redis_url": redis_url, "group": group}
@@ -106,4 +114,5 @@ def options(
         settings.push_buffer_bytes,
         gradient_dtype,
         kafka_security(settings),
+        merge_steps,
     )

@@ -83,20 +83,16 @@ class RepeatedStepError(InputError):
     code = "push.step"
 
 
+class HalfMergedError(InputError):
+    """A named producer asks for an acknowledgement of steps that are not cut into frames yet."""
+
+    code = "push.half_merged"
+
+
 class OffsetError(InputError):
     """The offset asked for is outside what the log holds."""
 
     code = "log.offset"
-
-
-class OpRefusedError(InputError):
-    """The ops router refused an operation; `reason` is the stable dead-letter code."""
-
-    code = "op.refused"
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class ObjectExistsError(InputError):
@@ -125,6 +121,16 @@ class VersionHeldError(InputError):
     code = "version.held"
 
 
+class OpRefusedError(InputError):
+    """The ops router refused an operation; `reason` is the stable dead-letter code."""
+
+    code = "op.refused"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class ConfigError(DriftlineError):
     """A setting is unknown, malformed or does not fit the deployment."""
 
@@ -137,16 +143,16 @@ class PartitionCountError(ConfigError):
     code = "config.partitions"
 
 
-class SigningKeyError(ConfigError):
-    """This client's key is none of the deployment's: what it asks for is refused as forged."""
-
-    code = "config.key"
-
-
 class StoreFormatError(ConfigError):
     """An object store holds something else than versions that this release reads."""
 
     code = "config.store_format"
+
+
+class SigningKeyError(ConfigError):
+    """This client's key is none of the deployment's: what it asks for is refused as forged."""
+
+    code = "config.key"
 
 
 class StateError(DriftlineError):

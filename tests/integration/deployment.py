@@ -61,7 +61,14 @@ class Deployment:
     def keyring(self) -> Keyring:
         return Keyring.parse(self.key)
 
-    def options(self, *, producer: str | None = None, epoch: int = 0, gradient_dtype: str = "F32") -> Options:
+    def options(
+        self,
+        *,
+        producer: str | None = None,
+        epoch: int = 0,
+        gradient_dtype: str = "F32",
+        merge_steps: int = 1,
+    ) -> Options:
         return Options(
             self.log_url,
             self.redis_url,
@@ -71,10 +78,22 @@ class Deployment:
             epoch,
             gradient_dtype=gradient_dtype,
             security=self.security,
+            merge_steps=merge_steps,
         )
 
-    def client(self, *, producer: str | None = None, epoch: int = 0, gradient_dtype: str = "F32") -> Client:
-        return Client(self.options(producer=producer, epoch=epoch, gradient_dtype=gradient_dtype))
+    def client(
+        self,
+        *,
+        producer: str | None = None,
+        epoch: int = 0,
+        gradient_dtype: str = "F32",
+        merge_steps: int = 1,
+    ) -> Client:
+        return Client(
+            self.options(
+                producer=producer, epoch=epoch, gradient_dtype=gradient_dtype, merge_steps=merge_steps
+            )
+        )
 
     def spec(
         self,

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from driftline import topics
+from driftline.client.outbox import Outbox
 from driftline.client.pending import Pending
 from driftline.client.publisher import Publisher
 from driftline.client.splitting import Sender
@@ -42,7 +43,7 @@ class Trainer:
         self._rng = world.random(f"trainer:{name}")
         self.producer = producer_id(name)
         dtype = self._rng.choice(["F32", "F32", "F16", "BF16"])
-        self._pending = Pending(Sender(spec, self.producer, 0), dtype)
+        self._pending = Pending(Outbox(Sender(spec, self.producer, 0), dtype))
         self._history: list[Frames] = []
         self._checkpoint = self._strays = 0
         self.process = world.process(name)

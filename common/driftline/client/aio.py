@@ -18,12 +18,15 @@ from driftline import topics
 from driftline.client.aio_table import AsyncTable
 from driftline.client.asker import Asker
 from driftline.client.asking import Request
+from driftline.client.merging import Merged
 from driftline.client.operations import Operations, Requested
 from driftline.client.options import Options, Snapshot
+from driftline.client.outbox import Outbox, check_merge_steps
 from driftline.client.publisher import Publisher
 from driftline.client.splitting import Sender, Sequence
 from driftline.errors import (
     ConfigError,
+    HalfMergedError,
     InputError,
     PartitionCountError,
     StoreUnavailableError,
@@ -53,9 +56,10 @@ class AsyncClient:
         self._producer = producer_id(name)
         self._log: Log = open_log(options.log_url, options.security)
         self.publisher = Publisher(self._log, options.push_buffer_bytes)
-        self._sequences: dict[str, Sequence] = {}
         keyring = Keyring.parse(options.key) if options.key else None
         self._operations = Operations(self._log, options.group, keyring, self._producer)
+        self._steps = check_merge_steps(options.merge_steps)
+        self._outboxes: dict[str, Outbox] = {}
         self.asker = Asker(Servers.at(options.redis_url))
 
     async def __aenter__(self) -> Self:
@@ -83,10 +87,15 @@ class AsyncClient:
         await self.asker.locate(
             name, range(spec.shards)
         )  # so that a read is one round trip from the first on
-        # handles of one table share the numbers: they are one producer
-        sequence = self._sequences.setdefault(name, Sequence(named=self._options.producer is not None))
-        sender = Sender(spec, self._producer, self._options.producer_epoch)
-        return AsyncTable(self, sender, self._options, sequence)
+        outbox = self._outboxes.get(name)
+        if outbox is None:  # handles of one table share it: they are one producer
+            outbox = self._outboxes[name] = Outbox(
+                Sender(spec, self._producer, self._options.producer_epoch),
+                self._options.gradient_dtype,
+                merge_steps=self._steps,
+                sequence=Sequence(named=self._options.producer is not None),
+            )
+        return AsyncTable(self, spec, outbox)
 
     async def spec(self, name: str) -> TableSpec:
         """Return the spec of a table, as its first shard has it. Raises UnknownTableError."""
@@ -180,12 +189,38 @@ class AsyncClient:
         return await self._operations.ask(MOVE, table, body)
 
     async def flush(self, *, timeout: float | None = None) -> None:
-        """Return when everything pushed is acknowledged by the log. Raises TimedOutError."""
+        """Return when everything pushed is acknowledged by the log. Raises TimedOutError.
+
+        Steps that wait to be merged with later ones are sent now if this producer has no name.
+        For a named one that is a HalfMergedError: pushed again after a resume, these steps would
+        be cut elsewhere. See `cut`.
+        """
+        half = self._half_merged()
+        if half and self._options.producer is not None:
+            name, merged = half[0]
+            raise HalfMergedError(
+                f"table {name}: steps {merged.first} to {merged.last} wait to be merged with later ones; "
+                f"flush behind a step s with (s + 1) divisible by merge_steps = {self._steps}, or call "
+                "cut() first, always at the same steps"
+            )
         try:
             async with asyncio.timeout(timeout):
+                await self.cut()
                 await self.publisher.flush()
         except TimeoutError:
             raise TimedOutError(f"not everything pushed was acknowledged within {timeout} s") from None
+
+    async def cut(self) -> None:
+        """Queue what waits to be merged with later steps: end the merging here, in all tables.
+
+        A named producer must cut at the same steps again after a resume: behind its last step, or
+        before each checkpoint.
+        """
+        for name, _ in self._half_merged():
+            await self.publisher.put(topics.gradients(name), self._outboxes[name].cut)
+
+    def _half_merged(self) -> list[tuple[str, Merged]]:
+        return [(name, half) for name, box in self._outboxes.items() if (half := box.half_merged) is not None]
 
     async def _wait_for_op(self, shards: Mapping[str, int], asked: Requested, timeout: float) -> None:
         if not shards:  # nobody will pass it

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 
 from driftline import topics
-from driftline.client.options import Options
+from driftline.client.outbox import Outbox
 from driftline.client.pending import Pending
 from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
-from driftline.client.splitting import Sender, Sequence, as_ids
+from driftline.client.splitting import as_ids
 from driftline.errors import StoreUnavailableError, TimedOutError
+from driftline.shard.spec import TableSpec
 
 if TYPE_CHECKING:
     from driftline.client.aio import AsyncClient
@@ -28,10 +29,10 @@ READ_POLL = 0.001
 class AsyncTable:
     """A table as one producer sees it."""
 
-    def __init__(self, client: AsyncClient, sender: Sender, options: Options, sequence: Sequence) -> None:
-        self._client, self.spec = client, sender.spec
-        self._topic = topics.gradients(sender.spec.name)
-        self.pending = Pending(sender, options.gradient_dtype, sequence=sequence)
+    def __init__(self, client: AsyncClient, spec: TableSpec, outbox: Outbox) -> None:
+        self._client, self.spec = client, spec
+        self._topic = topics.gradients(spec.name)
+        self.pending = Pending(outbox)
 
     async def get(
         self, ids: ArrayLike, *, on_missing: str = INIT, read_your_writes: bool = False, timeout: float = 30.0
@@ -54,7 +55,7 @@ class AsyncTable:
     async def wait_readable(self, *, timeout: float = 30.0) -> None:
         """Return once a read includes everything this client has pushed to this table.
 
-        Raises TimedOutError.
+        Raises TimedOutError, and HalfMergedError like `AsyncClient.flush`.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -86,10 +87,10 @@ class AsyncTable:
     ) -> None:
         """Queue gradients; they are applied exactly once, however often they are sent.
 
-        Duplicates are summed. `read` is `rows.read` of the rows the gradients were made from
-        (default: the oldest read since the last push). `step` must rise (default: a counter).
-        `traceparent` travels as a header. Raises InputError, RepeatedStepError. Waits only while
-        the push buffer is full.
+        Duplicates are summed, over all of the `merge_steps` steps that travel together. `read` is
+        `rows.read` of the rows the gradients were made from (default: the oldest read since the
+        last push). `step` must rise (default: a counter). `traceparent` travels as a header.
+        Raises InputError, RepeatedStepError. Waits only while the push buffer is full.
         """
         await self._client.publisher.put(
             self._topic, lambda: self.pending.push(ids, grads, step, read, lr, traceparent)

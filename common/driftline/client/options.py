@@ -26,6 +26,7 @@ class Options:
     push_buffer_bytes: int = 64 << 20
     gradient_dtype: str = "F32"
     security: KafkaSecurity = OPEN  # of kafka:// connections
+    merge_steps: int = 1  # steps whose gradients are summed before they are sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ the rows are at least as new as the position says. Pure: packs and unpacks bytes
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -41,6 +42,12 @@ class Rows:
         return len(self.vectors)
 
 
+@functools.lru_cache(1 << 14)
+def _command(table: str, shard: int) -> bytes:
+    """Return the name and the key of the command that reads rows of a shard."""
+    return resp.head(2, b"HMGET", ShardKeys.of(table, shard).values).removeprefix(b"*2\r\n")
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """The ids of one read, grouped by shard."""
@@ -59,54 +66,79 @@ class Query:
 
     def requests(self, table: str) -> list[Request]:
         """Return what to ask of each shard: its position, then its rows."""
-        grouped = self.ids[self.order]
+        arguments = resp.id_arguments(self.ids[self.order])
         asked: list[Request] = []
         begin = 0
         for shard, count in self.counts.items():
-            rows = resp.on_ids(b"HMGET", ShardKeys.of(table, shard).values, grouped[begin : begin + count])
-            asked.append(Request.of(table, shard, _POSITION, *rows, replies=2))
+            name = b"*%d\r\n%b" % (2 + count, _command(table, shard))
+            rows = arguments[begin * resp.ID_ARGUMENT : (begin + count) * resp.ID_ARGUMENT]
+            asked.append(Request.of(table, shard, _POSITION, name, rows, replies=2))
             begin += count
         return asked
 
     def decode(self, replies: Sequence[Reply], spec: TableSpec, on_missing: str) -> Rows:
         """Return the rows in the replies to `requests`. Raises InputError for missing rows on `raise`."""
+        reading = Reading(self, spec)
+        for at, shard in enumerate(self.counts):
+            reading.take(shard, replies[2 * at : 2 * at + 2])
+        return reading.rows(on_missing)
+
+
+class Reading:
+    """The rows of one query while answers arrive; taking a shard's answer again replaces the first one."""
+
+    def __init__(self, query: Query, spec: TableSpec) -> None:
+        self._query, self._spec = query, spec
+        layout = RowLayout.of(spec)
+        self._value_bytes, self._fields = layout.value_bytes, layout.fields
+        n = len(query.ids)
+        self._vectors, self._found = np.empty((n, spec.dim), np.float32), np.ones(n, bool)
+        self._lsn = np.empty(n, np.uint64)
+        self._gaps: set[int] = set()  # shards with rows missing
+        self._read: dict[int, int] = {}
+        self._epoch: dict[int, int] = {}
+        self._places: dict[int, NDArray[np.intp]] = {}
+        begin = 0
+        for shard, count in query.counts.items():
+            self._places[shard] = query.order[begin : begin + count]
+            begin += count
+
+    def take(self, shard: int, replies: Sequence[Reply]) -> None:
+        """Enter the answer of one shard. Raises StoreUnavailableError where Redis refused."""
         for reply in replies:
             if not isinstance(reply, list):
-                raise StoreUnavailableError(f"Redis refused a read of table {spec.name}: {reply!r}")
-        values: list[bytes | None] = []
-        read: dict[int, int] = {}
-        epoch: dict[int, int] = {}
-        for at, shard in enumerate(self.counts):
-            following, generation, restores, _ = cast("list[bytes | None]", replies[2 * at])
-            if following is not None and generation is not None:
-                read[shard] = lsn(int(generation), int(following))
-                epoch[shard] = int(restores or b"0")
-            values += cast("list[bytes | None]", replies[2 * at + 1])
-        layout = RowLayout.of(spec)
-        present, packed = join(values, layout.value_bytes)
-        found, raw = np.empty(len(present), bool), np.empty_like(packed[:, : layout.row_bytes + 8])
-        found[self.order] = present
-        raw[self.order] = packed[:, : layout.row_bytes + 8]
-        vectors = np.ascontiguousarray(raw[:, : layout.row_bytes]).view("<f4")
-        last = np.ascontiguousarray(raw[:, layout.row_bytes :]).view("<u8")[:, 0]
-        self._fill(vectors, found, spec, on_missing)
-        return Rows(vectors, found, last, read, epoch)
+                raise StoreUnavailableError(f"Redis refused a read of table {self._spec.name}: {reply!r}")
+        following, generation, restores, _ = cast("list[bytes | None]", replies[0])
+        if following is not None and generation is not None:
+            self._read[shard] = lsn(int(generation), int(following))
+            self._epoch[shard] = int(restores or b"0")
+        values, places = cast("list[bytes | None]", replies[1]), self._places[shard]
+        present, joined = join(values, self._value_bytes)
+        fields = np.frombuffer(joined, self._fields)  # scattered from where they lie, without a copy
+        self._vectors[places] = fields["row"]
+        self._lsn[places] = fields["lsn"]
+        if present is not None:
+            self._found[places] = present
+            self._gaps.add(shard)
+        elif shard in self._gaps:  # taken before, with rows missing
+            self._found[places] = True
 
-    def _fill(
-        self, vectors: NDArray[np.float32], found: NDArray[np.bool_], spec: TableSpec, on_missing: str
-    ) -> None:
-        if found.all() or on_missing == ZERO:
-            return
-        absent = ~found
-        if on_missing == RAISE:
-            raise InputError(
-                f"table {spec.name}: {np.count_nonzero(absent)} of {len(found)} ids have no row, "
-                f"the first is {self.ids[absent][0]}"
-            )
-        if on_missing == MASK:
-            vectors[absent] = np.nan
-        else:
-            vectors[absent] = initial_rows(self.ids[absent], spec.dim, spec.init.seed, spec.scale)
+    def rows(self, on_missing: str) -> Rows:
+        """Return all of them, in the order of the ids. Raises InputError for missing rows on `raise`."""
+        vectors, found = self._vectors, self._found
+        if not found.all() and on_missing != ZERO:
+            absent = ~found
+            ids, spec = self._query.ids, self._spec
+            if on_missing == RAISE:
+                raise InputError(
+                    f"table {spec.name}: {np.count_nonzero(absent)} of {len(found)} ids have no row, "
+                    f"the first is {ids[absent][0]}"
+                )
+            if on_missing == MASK:
+                vectors[absent] = np.nan
+            else:
+                vectors[absent] = initial_rows(ids[absent], spec.dim, spec.init.seed, spec.scale)
+        return Rows(vectors, found, self._lsn, self._read, self._epoch)
 
 
 @dataclass(frozen=True, slots=True)

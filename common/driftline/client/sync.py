@@ -22,9 +22,9 @@ from driftline.client.aio_table import READ_POLL, AsyncTable
 from driftline.client.asking import Request
 from driftline.client.operations import Requested
 from driftline.client.options import Options, Snapshot
-from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
+from driftline.client.reading import INIT, PositionQuery, Query, Reading, Rows, check_on_missing
 from driftline.client.splitting import as_ids
-from driftline.client.sync_asker import SyncAsker
+from driftline.client.sync_asker import SyncAsker, Take
 from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError
 from driftline.rows.connection import Reply
 from driftline.shard.spec import TableSpec
@@ -93,8 +93,12 @@ class Client:
         return self.run(self._client.snapshot(kind=kind, metadata=metadata, timeout=timeout))
 
     def flush(self, *, timeout: float | None = None) -> None:
-        """Return when everything pushed is acknowledged by the log. Raises TimedOutError."""
+        """Return when everything pushed is acknowledged by the log: see `AsyncClient.flush`."""
         self.run(self._client.flush(timeout=timeout))
+
+    def cut(self) -> None:
+        """Queue what waits to be merged with later steps: see `AsyncClient.cut`."""
+        self.run(self._client.cut())
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Run `work` in the client's own loop and return its result; Ctrl-C cancels it.
@@ -117,6 +121,10 @@ class Client:
     def ask(self, table: str, requests: Sequence[Request]) -> list[Reply]:
         """Return the replies of shards, one round trip per server: see `Asker.ask`."""
         return self._asker.ask(table, requests)
+
+    def deliver(self, table: str, requests: Sequence[Request], take: Take) -> None:
+        """Hand over the replies of shards as they arrive: see `SyncAsker.deliver`."""
+        self._asker.deliver(table, requests, take)
 
     def home(self, table: str, shard: int) -> str:
         """Return the URL of the Redis process that holds a shard, with its credentials."""
@@ -146,8 +154,9 @@ class Table:
         query = Query.of(as_ids(ids), self.spec.shards)
         if read_your_writes:
             self.wait_readable(timeout=timeout)
-        answers = self._client.ask(self.spec.name, query.requests(self.spec.name))
-        rows = query.decode(answers, self.spec, on_missing)
+        reading = Reading(query, self.spec)
+        self._client.deliver(self.spec.name, query.requests(self.spec.name), reading.take)
+        rows = reading.rows(on_missing)
         self._table.pending.note_read(rows)
         return rows
 

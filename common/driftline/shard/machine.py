@@ -37,7 +37,7 @@ from driftline.shard.plan import Gradients, PendingOp, Plan, Removals, Values
 from driftline.shard.position import SCALARS, Position, fingerprint, producer_value
 from driftline.shard.screen import Screen
 from driftline.shard.spec import TableSpec
-from driftline.shard.waves import waves
+from driftline.shard.waves import schedule, waves
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +204,25 @@ class Shard:
             plan.missing = np.unique(ids[self.cache.find(ids) == NOT_FOUND])
 
     def _apply_gradients(self, run: Gradients) -> int:
-        cache, step = self.cache, self._optimizer.step
+        cache = self.cache
         slots = cache.slots(run.ids)
+        plan = schedule(slots)
+        at = plan.slots
+        rows, state = cache.rows[at], cache.state[at]
+        with np.errstate(all="ignore"):
+            finite = self._optimizer.run(rows, state, run.grads[plan.order], run.lr[plan.order], plan.ends)
+        if not finite:
+            return self._apply_carefully(run, slots)
+        cache.rows[at], cache.state[at] = rows, state
+        births = plan.first[~cache.alive[at]]
+        if len(births):  # they take ordinals in log order
+            self._give_birth(slots[np.sort(births)])
+        cache.touch(at, run.lsn[plan.last], GRADIENT_CAUSE)
+        return 0
+
+    def _apply_carefully(self, run: Gradients, slots: NDArray[np.int32]) -> int:
+        """Apply the run wave by wave, leaving out what would not be finite; return how many rows that was."""
+        cache, step = self.cache, self._optimizer.step
         born: list[NDArray[np.intp]] = []
         skipped = 0
         with np.errstate(all="ignore"):

@@ -122,7 +122,7 @@ class Aggregator:
             return
         runner = self.runners[batch.tp]
         try:
-            await runner.apply(batch.records)
+            await runner.apply(batch.records, behind=batch.behind)
         except FenceLostError as error:
             self._running.hold(batch.tp)  # the watch takes the shard over again
             runner.lose(error)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline import topics
-from driftline.errors import FenceLostError
+from driftline.errors import FenceLostError, StateError
 from driftline.frames.events import MOVE, RESTORE_ROWS
 from driftline.frames.headers import Keyring
 from driftline.frames.states import Marker
@@ -32,6 +32,7 @@ from driftline_services.aggregator.appending import append
 from driftline_services.aggregator.dead_letters import dead_letter
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.moving import Move
+from driftline_services.aggregator.pace import Pace
 from driftline_services.aggregator.republishing import named_rows, states_again
 from driftline_services.aggregator.stats import Progress
 from driftline_services.aggregator.takeover import check_log
@@ -60,7 +61,7 @@ class ShardRunner:
         self._shard = Shard(table, shard, keyring)
         self._updates = Updates(log, table, shard, 0)
         self._changing = asyncio.Lock()  # the machine is between two consistent states
-        self._work = asyncio.Event()
+        self._pace = Pace(self._limits)
         self._settled = asyncio.Condition()  # notified after each commit
         self._flying = False  # a transaction is under way
         self._torn = False  # the position has moved, the rows have not: never to be committed
@@ -103,10 +104,11 @@ class ShardRunner:
         self._tasks = [asyncio.create_task(each) for each in work]
         return start
 
-    async def apply(self, records: Sequence[Record]) -> None:
+    async def apply(self, records: Sequence[Record], *, behind: bool = False) -> None:
         """Apply `records`, which follow those applied before. Raises FenceLostError, StateError.
 
-        Returns when they are applied in memory; see `drain` for when they are durable.
+        Returns when they are applied in memory; see `drain` for when they are durable. `behind`:
+        the log holds more, so the commit may wait for it.
         """
         expected = self._shard.position.next
         old = [record for record in records if record.offset < expected]
@@ -116,17 +118,21 @@ class ShardRunner:
             if rest or old[-1].offset + 1 == expected:
                 self._again = False
                 await self._updates.jump(expected)
-                self._work.set()
+                self._pace.wake()
         while rest:
             await self._guard(self._wait_for_room())
             async with self._changing:
                 self._torn = True
-                plan = self._shard.screen(rest, self._rows_at_once)
+                try:
+                    plan = self._shard.screen(rest, self._rows_at_once)
+                except StateError:  # the position is untouched
+                    self._torn = False
+                    raise
                 await self._guard(self._apply(plan))
                 self._torn = False
                 self.progress.applied = self._shard.position.next
-            self._work.set()
             rest = rest[plan.consumed :]
+            self._pace.applied(behind=behind)
             if plan.op is not None:
                 await self._pass(plan.op)
 
@@ -202,7 +208,6 @@ class ShardRunner:
                 marker = Marker(op.kind, self._table, self._index, number, body, position, tensors)
                 await self._updates.mark(marker)
                 await self._updates.jump(self._shard.position.next)
-        self._work.set()
         await self.drain()
 
     async def _change_server(self, move: Move, server: str) -> None:
@@ -238,17 +243,14 @@ class ShardRunner:
 
     async def _flush_forever(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(self._limits.mark_after):
-                    await self._work.wait()
-            except TimeoutError:
+            if not await self._pace.work(self._limits.mark_after):
                 if self._marked < self._updates.published:
                     await self._flush()
                 else:
                     await self._check_idle()
                 continue
-            self._work.clear()
             while self._shard.dirty or (self._finishing and self._marked < self._updates.published):
+                await self._pace.gather(lambda: self._shard.cache.dirty_bytes)
                 await self._flush()
 
     async def _check_idle(self) -> None:
@@ -282,19 +284,20 @@ class ShardRunner:
             self._settled.notify_all()
 
     async def _drain(self) -> None:
-        async with self._settled:
-            await self._settled.wait_for(
-                lambda: not self._flying and self.progress.committed >= self._shard.position.next
-            )
+        with self._pace.hurried():
+            async with self._settled:
+                await self._settled.wait_for(
+                    lambda: not self._flying and self.progress.committed >= self._shard.position.next
+                )
         if not self._again:  # else nothing was applied here, and the next owner publishes the stretch
             await self._updates.wait_for(self._shard.position.next)
 
     async def _finish(self) -> None:
         await self._drain()
         self._finishing = True
-        self._work.set()
-        async with self._settled:
-            await self._settled.wait_for(lambda: self._marked >= self._updates.published)
+        with self._pace.hurried():
+            async with self._settled:
+                await self._settled.wait_for(lambda: self._marked >= self._updates.published)
 
     async def _wait_for_room(self) -> None:
         async with self._settled:
