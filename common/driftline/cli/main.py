@@ -15,6 +15,7 @@ import typer
 
 from driftline.cli import config_command
 from driftline.cli.audit_command import audit
+from driftline.cli.backups_command import backups
 from driftline.cli.branch_command import app as branch_app
 from driftline.cli.demo_command import demo
 from driftline.cli.diff_command import diff
@@ -63,6 +64,7 @@ app.command()(unpin)
 app.command()(pins)
 app.command(context_settings=NEGATIVE_NUMBERS)(blame)
 app.command(context_settings=NEGATIVE_NUMBERS)(explain)
+app.command()(backups)
 app.command()(gc)
 app.command()(fsck)
 
