@@ -115,6 +115,16 @@ class UnknownVersionError(InputError):
         self.nearest = nearest
 
 
+class VersionRejectedError(InputError):
+    """A barrier became no version: a gate said no, or what it named does not exist."""
+
+    code = "version.rejected"
+
+    def __init__(self, message: str, op: int) -> None:
+        super().__init__(message)
+        self.op = op
+
+
 class VersionHeldError(InputError):
     """Something still holds a version that is to be removed, or a name that is to be given."""
 

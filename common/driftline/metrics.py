@@ -104,6 +104,23 @@ INGEST_REFUSED = _counter(
     "ingest_refused_records", "Messages refused and put into the ingest dead-letter topic.", ("reason",)
 )
 
+# What becomes of versions?
+VERSIONS = _counter("versions", "Versions committed.", ())
+VERSIONS_REJECTED = _counter("rejected_versions", "Barriers that became no version.", ())
+VERSION_AGE = _gauge(
+    "version_age_seconds", "Now minus the creation of the newest version; 0 without one.", ()
+)
+VERSION_WAITING = _gauge("waiting_cuts", "Barriers reached by a shard and not decided yet.", ())
+VERSION_LAG = _gauge("version_lag_records", "Records of the updates log not taken in by the versioner yet.")
+CHANGED_ROWS = _gauge("changed_rows", "Rows changed since the version that a shard stands on.")
+CHANGED_BYTES = _gauge("changed_bytes", "Bytes of those rows and their state, in memory or on disk.")
+BACKUPS = _gauge("backups", "Backups held in memory.", ())
+BACKUP_BYTES = _gauge("backup_bytes", "Memory that they take.", ())
+BACKUPS_TAKEN = _counter("backups_taken", "Backups taken.", ())
+BARRIERS_ASKED = _counter("requested_barriers", "Barriers that the versioner asked for.", ("cause",))
+NODE_ROLLBACKS = _counter("node_rollbacks", "Requests to put rows back to a backup.", ("outcome",))
+UNREADABLE_UPDATES = _counter("unreadable_updates", "Records of updates logs that are no update.", ())
+
 METRICS: tuple[Metric, ...] = (
     LAG,
     WATERMARK_AGE,
@@ -127,6 +144,19 @@ METRICS: tuple[Metric, ...] = (
     INGEST_LAG,
     INGEST_FORWARDED,
     INGEST_REFUSED,
+    VERSIONS,
+    VERSIONS_REJECTED,
+    VERSION_AGE,
+    VERSION_WAITING,
+    VERSION_LAG,
+    CHANGED_ROWS,
+    CHANGED_BYTES,
+    BACKUPS,
+    BACKUP_BYTES,
+    BACKUPS_TAKEN,
+    BARRIERS_ASKED,
+    NODE_ROLLBACKS,
+    UNREADABLE_UPDATES,
 )
 
 

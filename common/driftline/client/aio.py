@@ -7,7 +7,7 @@ per shard; nothing queued is dropped without an error.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -24,6 +24,8 @@ from driftline.client.options import Options, Snapshot
 from driftline.client.outbox import Outbox, check_merge_steps
 from driftline.client.publisher import Publisher
 from driftline.client.splitting import Sender, Sequence
+from driftline.client.versioning import BackupFact, NodeRollback, Outcomes, barrier_body
+from driftline.control import VersionCommitted
 from driftline.errors import (
     ConfigError,
     HalfMergedError,
@@ -60,6 +62,7 @@ class AsyncClient:
         self._operations = Operations(self._log, options.group, keyring, self._producer)
         self._steps = check_merge_steps(options.merge_steps)
         self._outboxes: dict[str, Outbox] = {}
+        self._outcomes = Outcomes(self._log, options.group, lambda: self._operations.keyring)
         self.asker = Asker(Servers.at(options.redis_url))
 
     async def __aenter__(self) -> Self:
@@ -163,19 +166,70 @@ class AsyncClient:
         return found
 
     async def snapshot(
-        self, *, kind: str = "version", metadata: Mapping[str, object] | None = None, timeout: float = 60.0
+        self,
+        *,
+        kind: str = "version",
+        metadata: Mapping[str, object] | None = None,
+        figures: Mapping[str, float] | None = None,
+        scenario: str | None = None,
+        branch: str | None = None,
+        run: str | None = None,
+        attachments: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
     ) -> Snapshot:
         """Cut a barrier through all tables of the group behind everything this client has pushed.
 
-        Returns when every shard has passed it. Raises TimedOutError, SigningKeyError, OpRefusedError.
+        Returns when every shard has passed it; `version_of` tells what a versioner made of it.
+
+        `kind`: version or backup. `figures`: quality of the model at this cut, for gates. `scenario`,
+        `branch`: of the version, as the one before if not given. `run`: "new" begins a training run, and
+        a major. `attachments`: keys of objects in the version store, by name (dense weights). Raises
+        TimedOutError, SigningKeyError, OpRefusedError.
         """
         _ = self._operations.keyring  # without one nothing is waited for
         await self.flush(timeout=timeout)
         shards = {name: spec.shards for name, spec in (await self.tables()).items()}
-        body = {"kind": kind, "metadata": dict(metadata or {})}
-        asked = await self._operations.ask(BARRIER, self._options.group, body)
+        more = {
+            "figures": dict(figures) if figures is not None else None,
+            "scenario": scenario,
+            "branch": branch,
+            "run": run,
+            "attachments": dict(attachments) if attachments is not None else None,
+        }
+        since = await self._outcomes.end()
+        asked = await self._operations.ask(BARRIER, self._options.group, barrier_body(kind, metadata, more))
         await self._wait_for_op(shards, asked, timeout)
-        return Snapshot(asked.number, shards)
+        return Snapshot(asked.number, shards, since)
+
+    async def version_of(self, snapshot: Snapshot, *, timeout: float = 60.0) -> VersionCommitted:
+        """Return the version that a snapshot became, once a versioner has committed it.
+
+        Raises VersionRejectedError if it became none, TimedOutError.
+        """
+        return await self._outcomes.version_of(snapshot.op, snapshot.since, timeout)
+
+    async def roll_back_to_backup(
+        self, table: str, ids: Iterable[int], backup: int, *, timeout: float = 60.0
+    ) -> NodeRollback:
+        """Put rows of a table back to a backup that versioners hold in memory; see `backups`.
+
+        Returns when every shard has them. Raises InputError when refused, TimedOutError.
+        """
+        spec = await self.spec(table)
+        found = await self._outcomes.roll_back(table, spec.shards, ids, backup, timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                for number in found.ops:
+                    await self._passed({table: spec.shards}, number)
+        except TimeoutError:
+            raise TimedOutError(
+                f"the rows are on their way: not all shards of {table} passed ops {found.ops} in {timeout} s"
+            ) from None
+        return found
+
+    async def backups(self) -> list[BackupFact]:
+        """Return the backups that versioners hold in memory, oldest first."""
+        return await self._outcomes.backups()
 
     async def move_shard(self, table: str, shard: int, server: str) -> Requested:
         """Ask for a shard to be moved to another Redis server and return the op.

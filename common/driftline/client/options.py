@@ -35,3 +35,4 @@ class Snapshot:
 
     op: int
     tables: Mapping[str, int]  # table -> shards
+    since: int = 0  # where the control topic ended before: its outcome is told behind

@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -25,6 +25,8 @@ from driftline.client.options import Options, Snapshot
 from driftline.client.reading import INIT, PositionQuery, Query, Reading, Rows, check_on_missing
 from driftline.client.splitting import as_ids
 from driftline.client.sync_asker import SyncAsker, Take
+from driftline.client.versioning import BackupFact, NodeRollback
+from driftline.control import VersionCommitted
 from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError
 from driftline.rows.connection import Reply
 from driftline.shard.spec import TableSpec
@@ -87,10 +89,44 @@ class Client:
         return self.run(self._client.tables())
 
     def snapshot(
-        self, *, kind: str = "version", metadata: Mapping[str, object] | None = None, timeout: float = 60.0
+        self,
+        *,
+        kind: str = "version",
+        metadata: Mapping[str, object] | None = None,
+        figures: Mapping[str, float] | None = None,
+        scenario: str | None = None,
+        branch: str | None = None,
+        run: str | None = None,
+        attachments: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
     ) -> Snapshot:
         """Cut a barrier through all tables of the group: see `AsyncClient.snapshot`."""
-        return self.run(self._client.snapshot(kind=kind, metadata=metadata, timeout=timeout))
+        return self.run(
+            self._client.snapshot(
+                kind=kind,
+                metadata=metadata,
+                figures=figures,
+                scenario=scenario,
+                branch=branch,
+                run=run,
+                attachments=attachments,
+                timeout=timeout,
+            )
+        )
+
+    def version_of(self, snapshot: Snapshot, *, timeout: float = 60.0) -> VersionCommitted:
+        """Return the version that a snapshot became: see `AsyncClient.version_of`."""
+        return self.run(self._client.version_of(snapshot, timeout=timeout))
+
+    def roll_back_to_backup(
+        self, table: str, ids: Iterable[int], backup: int, *, timeout: float = 60.0
+    ) -> NodeRollback:
+        """Put rows back to a backup in memory: see `AsyncClient.roll_back_to_backup`."""
+        return self.run(self._client.roll_back_to_backup(table, ids, backup, timeout=timeout))
+
+    def backups(self) -> list[BackupFact]:
+        """Return the backups that versioners hold in memory, oldest first."""
+        return self.run(self._client.backups())
 
     def flush(self, *, timeout: float | None = None) -> None:
         """Return when everything pushed is acknowledged by the log: see `AsyncClient.flush`."""

@@ -256,7 +256,7 @@ class ObjectCache:
     @property
     def held_bytes(self) -> int:
         """Bytes of the objects held in memory."""
-        return sum(map(len, self._held.values()))
+        return sum(map(len, list(self._held.values())))
 
     def forget(self) -> None:
         """Drop what is mapped: the next read checks each page anew."""
