@@ -115,4 +115,7 @@ def options(
         gradient_dtype,
         kafka_security(settings),
         merge_steps,
+        settings.store_url,
+        settings.data_dir,
+        settings.version_cache_dir,
     )

@@ -17,6 +17,7 @@ from driftline import topics
 from driftline.errors import LogUnavailableError
 from driftline.frames.headers import Keyring
 from driftline.ops.catalogue import Catalogue
+from driftline.rows.source import VersionSource
 from driftline.shard.spec import TableSpec
 from driftline_services.aggregator.core import Aggregator
 from driftline_services.aggregator.limits import Limits
@@ -25,7 +26,7 @@ from driftline_services.chassis.handler import Batch, TopicPartition
 from driftline_services.chassis.lanes import Delivery
 from driftline_services.chassis.settings import ChassisSettings
 from tests.simulation.judge import GROUP
-from tests.simulation.world import FakeLog, FakeRedis, World
+from tests.simulation.world import FakeLog, FakeRedis, Process, World
 
 if TYPE_CHECKING:
     from tests.simulation.group import Group
@@ -61,6 +62,7 @@ class Member:
         keyring: Keyring,
         limits: Limits,
         crashed: Callable[[Member, BaseException], None],
+        versions: Callable[[Process], VersionSource] | None = None,
     ) -> None:
         self.process = world.process(name)
         self._world, self._group, self._crashed = world, group, crashed
@@ -68,7 +70,13 @@ class Member:
         self._log = log.handle(self.process)
         self._catalogue = Catalogue(self._log, GROUP, keyring, self._on_table)
         self.aggregator = Aggregator(
-            GROUP, self._log, redis.connector(self.process), keyring, self._catalogue, limits
+            GROUP,
+            self._log,
+            redis.connector(self.process),
+            keyring,
+            self._catalogue,
+            limits,
+            versions=versions(self.process) if versions is not None else None,
         )
         self.chassis = Chassis(self.aggregator, [topics.ops(GROUP)], SETTINGS)
         self.chassis.on_error(functools.partial(crashed, self))

@@ -7,17 +7,20 @@ said by the position that came with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
 from driftline import topics
+from driftline.client.asking import Request
 from driftline.client.outbox import Outbox
 from driftline.client.pending import Pending
-from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
+from driftline.client.pinned import PinnedReading
+from driftline.client.reading import INIT, PositionQuery, Query, Reading, Rows, check_reading, mixed_for
 from driftline.client.splitting import as_ids
 from driftline.errors import StoreUnavailableError, TimedOutError
+from driftline.rows.connection import Reply
 from driftline.shard.spec import TableSpec
 
 if TYPE_CHECKING:
@@ -35,22 +38,68 @@ class AsyncTable:
         self.pending = Pending(outbox)
 
     async def get(
-        self, ids: ArrayLike, *, on_missing: str = INIT, read_your_writes: bool = False, timeout: float = 30.0
+        self,
+        ids: ArrayLike,
+        *,
+        on_missing: str = INIT,
+        read_your_writes: bool = False,
+        version: str | None = None,
+        consistent: str | None = None,
+        timeout: float = 30.0,
     ) -> Rows:
         """Return the rows of `ids`, in their order; one round trip.
 
         An id without a row gets the row it will be born with (`init`), zeros, NaN (`mask`), or
         an InputError (`raise`). `read_your_writes` waits until the rows include everything this
-        client has pushed. Raises StoreUnavailableError, TimedOutError.
+        client has pushed. `version` reads a deployed version instead of the live rows. With
+        `consistent="epoch"` no row is from before a restore and another from behind it: such answers
+        are asked for again. Raises StoreUnavailableError, TimedOutError, NotDeployedError.
         """
-        check_on_missing(on_missing)
+        check_reading(on_missing, consistent, version)
         query = Query.of(as_ids(ids), self.spec.shards)
         if read_your_writes:
             await self.wait_readable(timeout=timeout)
-        answers = await self._client.asker.ask(self.spec.name, query.requests(self.spec.name))
-        rows = query.decode(answers, self.spec, on_missing)
+        if version is not None:
+            pinned = PinnedReading(query, self.spec, version)
+            await self._deliver(pinned.requests(), pinned.take)
+            return pinned.reading.rows(on_missing)
+        if consistent is None:
+            reading = await self._read(query, query.requests(self.spec.name))
+        else:
+            reading = await self._read_consistently(query, timeout)
+        rows = reading.rows(on_missing)
         self.pending.note_read(rows)
+        self.note_epochs(rows)
         return rows
+
+    async def _read(self, query: Query, requests: Sequence[Request]) -> Reading:
+        reading = Reading(query, self.spec)
+        await self._deliver(requests, reading.take)
+        return reading
+
+    async def _read_consistently(self, query: Query, timeout: float) -> Reading:
+        requests = query.requests_twice(self.spec.name)
+        try:
+            async with asyncio.timeout(timeout):
+                while (reading := await self._read(query, requests)).mixed:
+                    await asyncio.sleep(READ_POLL)
+                return reading
+        except TimeoutError:
+            raise TimedOutError(mixed_for(self.spec.name, timeout)) from None
+
+    async def _deliver(
+        self, requests: Sequence[Request], take: Callable[[int, Sequence[Reply]], None]
+    ) -> None:
+        answers, at = await self._client.asker.ask(self.spec.name, requests), 0
+        for request in requests:
+            take(request.shard, answers[at : at + request.replies])
+            at += request.replies
+
+    def note_epochs(self, rows: Rows) -> None:
+        """Tell whoever wants to know if the epochs of these rows show a restore. In the client's loop."""
+        epoch = self._client.notices.news(self.spec.name, rows.epoch)
+        if epoch is not None:
+            self._client.notices.tell(self.spec.name, epoch, self.spec.shards)
 
     async def wait_readable(self, *, timeout: float = 30.0) -> None:
         """Return once a read includes everything this client has pushed to this table.

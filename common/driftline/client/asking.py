@@ -22,7 +22,8 @@ _ELSEWHERE = (MovedError, AskError, ClusterDownError, TryAgainError, ReadOnlyErr
 
 
 @functools.lru_cache(1 << 14)
-def _position(table: str, shard: int, fields: tuple[bytes, ...]) -> bytes:
+def position_command(table: str, shard: int, fields: tuple[bytes, ...]) -> bytes:
+    """Return the command that reads fields of a shard's position, and where it has moved to."""
     return resp.command(b"HMGET", ShardKeys.of(table, shard).position, *fields, b"moved_to")
 
 
@@ -37,7 +38,7 @@ class Request:
     @classmethod
     def of(cls, table: str, shard: int, fields: Sequence[bytes], *more: Bytes, replies: int = 1) -> Request:
         """Ask for `fields` of the position, then what `more` holds; `replies` in all."""
-        return cls(shard, (_position(table, shard, tuple(fields)), *more), replies)
+        return cls(shard, (position_command(table, shard, tuple(fields)), *more), replies)
 
 
 @dataclass(frozen=True, slots=True)

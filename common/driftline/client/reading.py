@@ -7,14 +7,14 @@ the rows are at least as new as the position says. Pure: packs and unpacks bytes
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.client.asking import Request
+from driftline.client.asking import Request, position_command
 from driftline.errors import InputError, StoreUnavailableError
 from driftline.ids import lsn, shard_of
 from driftline.rows import resp
@@ -25,6 +25,8 @@ from driftline.shard.spec import TableSpec
 
 INIT, ZERO, RAISE, MASK = "init", "zero", "raise", "mask"
 ON_MISSING = (INIT, ZERO, RAISE, MASK)
+EPOCH = "epoch"
+"""For reads that must not mix what was before a restore with what is behind it."""
 _POSITION = (b"next", b"gen", b"epoch")
 
 
@@ -45,7 +47,11 @@ class Rows:
 @functools.lru_cache(1 << 14)
 def _command(table: str, shard: int) -> bytes:
     """Return the name and the key of the command that reads rows of a shard."""
-    return resp.head(2, b"HMGET", ShardKeys.of(table, shard).values).removeprefix(b"*2\r\n")
+    return _hmget(ShardKeys.of(table, shard).values)
+
+
+def _hmget(key: bytes) -> bytes:
+    return resp.head(2, b"HMGET", key).removeprefix(b"*2\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +72,32 @@ class Query:
 
     def requests(self, table: str) -> list[Request]:
         """Return what to ask of each shard: its position, then its rows."""
+        return [
+            Request.of(table, shard, _POSITION, *rows, replies=2)
+            for shard, rows in self.arguments(lambda shard: ShardKeys.of(table, shard).values, table)
+        ]
+
+    def requests_twice(self, table: str) -> list[Request]:
+        """Return what to ask of each shard: its position, its rows, and its position once more."""
+        return [
+            Request.of(table, shard, _POSITION, *rows, position_command(table, shard, _POSITION), replies=3)
+            for shard, rows in self.arguments(lambda shard: ShardKeys.of(table, shard).values, table)
+        ]
+
+    def arguments(
+        self, key: Callable[[int], bytes], live: str | None = None
+    ) -> Iterator[tuple[int, tuple[bytes, memoryview]]]:
+        """Yield each shard and the command that reads its ids from the hash `key(shard)`, in two pieces.
+
+        `live`: the table whose live rows these are; their commands are kept.
+        """
         arguments = resp.id_arguments(self.ids[self.order])
-        asked: list[Request] = []
         begin = 0
         for shard, count in self.counts.items():
-            name = b"*%d\r\n%b" % (2 + count, _command(table, shard))
+            name = _command(live, shard) if live is not None else _hmget(key(shard))
             rows = arguments[begin * resp.ID_ARGUMENT : (begin + count) * resp.ID_ARGUMENT]
-            asked.append(Request.of(table, shard, _POSITION, name, rows, replies=2))
+            yield shard, (b"*%d\r\n%b" % (2 + count, name), rows)
             begin += count
-        return asked
 
     def decode(self, replies: Sequence[Reply], spec: TableSpec, on_missing: str) -> Rows:
         """Return the rows in the replies to `requests`. Raises InputError for missing rows on `raise`."""
@@ -97,6 +120,7 @@ class Reading:
         self._gaps: set[int] = set()  # shards with rows missing
         self._read: dict[int, int] = {}
         self._epoch: dict[int, int] = {}
+        self._torn: set[int] = set()  # shards that were restored while they were read
         self._places: dict[int, NDArray[np.intp]] = {}
         begin = 0
         for shard, count in query.counts.items():
@@ -112,6 +136,9 @@ class Reading:
         if following is not None and generation is not None:
             self._read[shard] = lsn(int(generation), int(following))
             self._epoch[shard] = int(restores or b"0")
+            self._torn.discard(shard)
+            if len(replies) > 2 and cast("list[bytes | None]", replies[2])[2] != restores:
+                self._torn.add(shard)
         values, places = cast("list[bytes | None]", replies[1]), self._places[shard]
         present, joined = join(values, self._value_bytes)
         fields = np.frombuffer(joined, self._fields)  # scattered from where they lie, without a copy
@@ -122,6 +149,11 @@ class Reading:
             self._gaps.add(shard)
         elif shard in self._gaps:  # taken before, with rows missing
             self._found[places] = True
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the rows may be from before and behind a restore; to be asked after `requests_twice`."""
+        return bool(self._torn) or len(set(self._epoch.values())) > 1
 
     def rows(self, on_missing: str) -> Rows:
         """Return all of them, in the order of the ids. Raises InputError for missing rows on `raise`."""
@@ -160,6 +192,23 @@ class PositionQuery:
             isinstance(reply, list) and isinstance(reply[0], bytes) and int(reply[0]) >= offset
             for reply, offset in zip(replies, self.offsets, strict=True)
         )
+
+
+def check_reading(on_missing: str, consistent: str | None, version: str | None) -> None:
+    """Raise InputError unless the arguments of a read make sense, each and together."""
+    check_on_missing(on_missing)
+    if consistent not in (None, EPOCH):
+        raise InputError(f"consistent {consistent!r}: {EPOCH!r} or None")
+    if version is not None and consistent is not None:
+        raise InputError("a deployed version never changes: consistent= goes with the live rows only")
+
+
+def mixed_for(table: str, seconds: float) -> str:
+    """Return what to say of a table whose shards are at different epochs for too long."""
+    return (
+        f"table {table}: its shards are at different epochs for {seconds} s, one waits for its version; "
+        "`/readyz` of the aggregators says which and why"
+    )
 
 
 def check_on_missing(on_missing: str) -> None:

@@ -18,6 +18,8 @@ from driftline.versions.labels import (
     Resolved,
     branches,
     create_branch,
+    deploy,
+    deployments,
     head,
     line,
     pin,
@@ -27,6 +29,7 @@ from driftline.versions.labels import (
     resolve,
     set_tag,
     tags,
+    undeploy,
     unpin,
 )
 from driftline.versions.manifest import MAIN, Attachment, Manifest, PartManifest, Place, TableManifest
@@ -74,6 +77,8 @@ __all__ = [
     "commit",
     "complete",
     "create_branch",
+    "deploy",
+    "deployments",
     "diff",
     "drop_fragments",
     "explain",
@@ -104,6 +109,7 @@ __all__ = [
     "seal_part",
     "set_tag",
     "tags",
+    "undeploy",
     "unpin",
     "weigh",
 ]

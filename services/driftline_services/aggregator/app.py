@@ -25,7 +25,11 @@ from driftline.rows.servers import Servers
 from driftline.shard.numerics import check_machine
 from driftline.shard.spec import TableSpec
 from driftline.stack.run_file import redis_url
+from driftline.versions.opening import open_group
+from driftline.versions.repository import Repository
+from driftline.versions.source import StoredVersions
 from driftline_services.aggregator.core import Aggregator
+from driftline_services.aggregator.deploying import Deploying
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.memory_watch import check_servers, watch_servers
 from driftline_services.aggregator.status import Status
@@ -64,6 +68,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             flush_bytes=settings.flush_bytes,
             publish_window=settings.publish_window,
         )
+        versions = StoredVersions(functools.partial(_open_versions, settings))
         aggregator = Aggregator(
             settings.group,
             log,
@@ -73,6 +78,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             limits,
             settings.ingest_incarnation,
             settings.placement,
+            versions,
         )
         app = make_app(
             consumer_group(settings.group),
@@ -92,6 +98,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             asyncio.create_task(status.follow(), name="status"),
             asyncio.create_task(watch_servers(servers), name="redis servers"),
             asyncio.create_task(aggregator.patrol(), name="patrol"),
+            asyncio.create_task(Deploying(versions, lambda: aggregator.runners).run(), name="deployments"),
         ]
         for task in tasks:
             task.add_done_callback(functools.partial(_crash, app))
@@ -115,6 +122,16 @@ async def _create_ingest(log: Log, settings: Settings) -> None:
         await log.create_topic(topic, settings.ingest_partitions)
     except PartitionCountError:  # any number will do: each partition is a producer of its own
         _logger.info("topic %s has another number of partitions than ingest_partitions", topic)
+
+
+def _open_versions(settings: Settings) -> Repository:
+    return open_group(
+        settings.store_url,
+        settings.group,
+        settings.data_dir,
+        cache_dir=settings.version_cache_dir,
+        cache_bytes=settings.version_cache_bytes,
+    )
 
 
 def _chassis_settings(settings: Settings) -> ChassisSettings:
