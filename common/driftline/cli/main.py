@@ -18,6 +18,7 @@ from driftline.cli.audit_command import audit
 from driftline.cli.backups_command import backups
 from driftline.cli.branch_command import app as branch_app
 from driftline.cli.demo_command import demo
+from driftline.cli.deploy_command import deploy, undeploy
 from driftline.cli.diff_command import diff
 from driftline.cli.dlq_command import app as dlq_app
 from driftline.cli.doctor_command import doctor
@@ -27,6 +28,7 @@ from driftline.cli.log_command import log
 from driftline.cli.options import NEGATIVE_NUMBERS
 from driftline.cli.pin_command import pin, pins, unpin
 from driftline.cli.relog_command import relog
+from driftline.cli.restore_command import checkout, rollback
 from driftline.cli.rows_command import blame, explain
 from driftline.cli.shards_command import app as shards_app
 from driftline.cli.show_command import show
@@ -64,6 +66,10 @@ app.command()(unpin)
 app.command()(pins)
 app.command(context_settings=NEGATIVE_NUMBERS)(blame)
 app.command(context_settings=NEGATIVE_NUMBERS)(explain)
+app.command()(checkout)
+app.command()(rollback)
+app.command()(deploy)
+app.command()(undeploy)
 app.command()(backups)
 app.command()(gc)
 app.command()(fsck)

@@ -1,4 +1,4 @@
-"""The backups in the versioners' memory, as the control topic tells of them, and rows put back from one.
+"""The backups in the versioners' memory, as the control topic tells of them to anybody.
 
 Invariant: what is held of a shard is what the last statement that names the shard says, whoever
 made it; so instances that died, or gave shards up, are believed only until another speaks.
@@ -6,23 +6,16 @@ made it; so instances that died, or gave shards up, are believed only until anot
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from driftline import topics
-from driftline.control.events import BackupsHeld, HeldBackup, RollbackDone, RollbackRefused, RollbackRequested
-from driftline.control.topic import ControlTopic
+from driftline.control.events import BackupsHeld, HeldBackup
 from driftline.control.wire import Told, read_unverified
-from driftline.errors import FrameError, InputError, TimedOutError
-from driftline.ids import shard_of
+from driftline.errors import FrameError
 from driftline.log import Log
 
 _WAIT = 1.0
-_POLL = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +28,6 @@ class Held:
     rows: int
     tables: Mapping[str, tuple[int, ...]]  # the shards that are held of each table
     whole: bool  # whether no shard is missing that any statement tells of
-
-
-@dataclass(frozen=True, slots=True)
-class PutBack:
-    """Rows that are on their way back."""
-
-    rows: int
-    absent: tuple[int, ...]  # ids that had no row at the backup: left as they are
-    ops: tuple[int, ...]  # numbers of the ops that write them
 
 
 async def told_of(log: Log, group: str) -> list[Told]:
@@ -93,41 +77,3 @@ def _held(op: int, latest: Mapping[tuple[str, int], BackupsHeld], statements: Se
         tables,
         holding == set(latest),
     )
-
-
-async def put_back(
-    topic: ControlTopic, table: str, shards: int, ids: Sequence[int], backup: int, *, timeout: float
-) -> PutBack:
-    """Ask for rows to be as they were at a backup; return when whoever holds it has asked for the ops.
-
-    Raises InputError when it is refused, TimedOutError when nobody answers for a shard.
-    """
-    await topic.create()
-    request = RollbackRequested(secrets.token_hex(16), table, tuple(ids), backup)
-    open_ = set(shard_of(np.array(ids, np.uint64), shards).tolist())
-    done: list[RollbackDone] = []
-    refused: list[RollbackRefused] = []
-    reader = await topic.reader(await topic.tell(request))
-    try:
-        async with asyncio.timeout(timeout):
-            while open_:
-                for told in await reader.read(wait=_POLL):
-                    match told.event:
-                        case RollbackDone() as answer if answer.request == request.request:
-                            done.append(answer)
-                            open_ -= set(answer.shards)
-                        case RollbackRefused() as answer if answer.request == request.request:
-                            refused.append(answer)
-                            open_ -= set(answer.shards)
-    except TimeoutError:
-        if not refused:
-            raise TimedOutError(
-                f"backup {backup}: nobody answered for shards {sorted(open_)} of {table} within "
-                f"{timeout:g} s; does a versioner run?"
-            ) from None
-    finally:
-        await reader.close()
-    if refused:
-        raise InputError("; ".join(dict.fromkeys(each.reason for each in refused)))
-    rows, absent = sum(each.rows for each in done), [row for each in done for row in each.absent]
-    return PutBack(rows, tuple(sorted(absent)), tuple(sorted(op for each in done for op in each.ops)))
