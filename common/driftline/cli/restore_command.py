@@ -19,13 +19,17 @@ from driftline.cli.version_options import (
     reading,
     table_of,
 )
+from driftline.client import Client, Snapshot
 from driftline.config import Settings
-from driftline.errors import InputError, VersionHeldError
+from driftline.errors import InputError, TimedOutError, VersionHeldError
 from driftline.log import check_exists
 
 if TYPE_CHECKING:
     from driftline.client import Restored
     from driftline.versions import Resolved
+
+RECORDING = 10.0
+"""Seconds to wait for the versioner, which stores a rollback as metadata alone."""
 
 Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds to wait.")]
 
@@ -57,14 +61,15 @@ def checkout(
     found = resolved(settings, ref)
     if branch is not None:
         begin_branch(settings, branch, found.manifest.version)
-    elif ref in known_branches(settings):
-        branch = ref
+    else:
+        branch = branch_of(settings, found)
     with client(settings) as connected, progress(as_json) as bars:
         bars.add_task(f"loading {found.manifest.version}", total=None)
         done = connected.restore(
             found.manifest.version, mode="checkout", branch=branch, scenario=scenario, timeout=timeout
         )
-    tell(done, f"the tables are at {done.version}; training goes on " + goes_on(branch, scenario), as_json)
+    where = f"branch {branch}" + (f", scenario {scenario}" if scenario is not None else "")
+    tell(done, f"the tables are at {done.version}; training goes on in {where}", as_json)
 
 
 def rollback(
@@ -101,8 +106,11 @@ def rollback(
             raise InputError("the tables of a group go back together: name no table, or rows with --ids")
         with client(settings) as connected, progress(as_json) as bars:
             bars.add_task(f"loading {found.manifest.version}", total=None)
+            since = connected.run(end_of_events(settings))
             done = connected.restore(found.manifest.version, mode="rollback", timeout=timeout)
-        tell(done, f"the tables are at {done.version} again", as_json)
+            made = recorded(connected, done.op, since)
+        told = f"; recorded as {made}" if made is not None else "; a versioner has not recorded it yet"
+        tell(done, f"the tables are at {done.version} again{told}", as_json)
         return
     wanted = parse_ids(ids)
     if backup is not None:
@@ -121,6 +129,26 @@ def rollback(
     tell_rows(name, rows.version, rows.rows, rows.absent.tolist(), rows.ops, as_json)
 
 
+async def end_of_events(settings: Settings) -> int:
+    """Return where the control topic goes on."""
+    from driftline import topics
+    from driftline.config import kafka_security
+    from driftline.log import open_log
+
+    async with open_log(settings.log_url, kafka_security(settings)) as log:
+        if topics.control() not in await log.topics():
+            return 0
+        return (await log.bounds(topics.control(), 0)).end
+
+
+def recorded(connected: Client, op: int, since: int) -> str | None:
+    """Return the version that a versioner made of a rollback, None if it takes longer than a moment."""
+    try:
+        return connected.version_of(Snapshot(op, {}, since), timeout=RECORDING).version
+    except TimedOutError:
+        return None
+
+
 def resolved(settings: Settings, ref: str) -> Resolved:
     """Return what a reference names. Raises UnknownVersionError with the nearest names."""
     from driftline.versions import resolve
@@ -128,11 +156,12 @@ def resolved(settings: Settings, ref: str) -> Resolved:
     return resolve(reading(settings), ref)
 
 
-def known_branches(settings: Settings) -> list[str]:
-    """Return the branches besides main."""
-    from driftline.versions import MAIN, branches
+def branch_of(settings: Settings, found: Resolved) -> str:
+    """Return where training goes on by itself: in the branch that was named, else in the version's own."""
+    from driftline.versions import branches
 
-    return [name for name in branches(reading(settings)) if name != MAIN]
+    named = found.reference.base
+    return named if named in branches(reading(settings)) else found.manifest.branch
 
 
 def begin_branch(settings: Settings, name: str, version: str) -> None:
@@ -140,10 +169,10 @@ def begin_branch(settings: Settings, name: str, version: str) -> None:
     from driftline.versions import branches, create_branch
 
     repository = reading(settings)
-    head = branches(repository).get(name)
-    if head is None and name not in branches(repository):
+    known = branches(repository)
+    if name not in known:
         create_branch(repository, name, version)
-    elif head != version:
+    elif (head := known[name]) != version:
         raise VersionHeldError(
             f"branch {name} is at {head}, not at {version}: check {name} out, or name a new branch"
         )
@@ -156,12 +185,6 @@ def parse_ids(text: str) -> list[int]:
     if not found:
         raise InputError("--ids names no row")
     return found
-
-
-def goes_on(branch: str | None, scenario: str | None) -> str:
-    """Return where training goes on, in words."""
-    where = f"in branch {branch}" if branch is not None else "from there"
-    return where + (f", scenario {scenario}" if scenario is not None else "")
 
 
 def tell(done: Restored, words: str, as_json: bool) -> None:

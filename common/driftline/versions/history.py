@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from driftline.errors import ObjectMissingError
-from driftline.versions.labels import branches, pins, tags
+from driftline.versions.labels import branches, deployments, pins, tags
 from driftline.versions.manifest import Manifest
 from driftline.versions.repository import Repository
 
@@ -92,13 +92,15 @@ def weigh(manifest: Manifest, base: Manifest | None) -> Weight:
 
 
 def labels_of(repository: Repository) -> Mapping[str, list[str]]:
-    """Return what each version is called besides its name: branch heads, tags, pins."""
+    """Return what each version is called besides its name: branch heads, tags, deployments, pins."""
     called: dict[str, list[str]] = {}
     for branch, head in branches(repository).items():
         if head is not None:
             called.setdefault(head, []).append(branch)
     for tag, version in tags(repository).items():
         called.setdefault(version, []).append(f"tag: {tag}")
+    for version in deployments(repository):
+        called.setdefault(version, []).append("deployed")
     for pin in pins(repository):
         called.setdefault(pin.version, []).append(f"pin: {pin.team}")
     return called
