@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from driftline.client import AsyncClient, Client, Options
-from driftline.config import kafka_security, load_settings, signing_key
+from driftline.config import Settings, kafka_security, load_settings, signing_key
 from driftline.errors import ConfigError
 from driftline.stack.run_file import redis_url as find_redis_url
+from driftline.versions.opening import open_group
+from driftline.versions.repository import Repository
+from driftline.versions.source import StoredVersions
 
 if TYPE_CHECKING:
     from driftline.notebook import Versions
@@ -85,6 +88,21 @@ def open_versions(store_url: str | None = None, *, group: str | None = None) -> 
         cache_bytes=settings.version_cache_bytes,
     )
     return Versions(found)
+
+
+def versions_of(settings: Settings) -> StoredVersions:
+    """Return the versions of the deployment that `settings` name; opened when first asked for."""
+
+    def open_them() -> Repository:
+        return open_group(
+            settings.store_url,
+            settings.group,
+            settings.data_dir,
+            cache_dir=settings.version_cache_dir,
+            cache_bytes=settings.version_cache_bytes,
+        )
+
+    return StoredVersions(open_them)
 
 
 def options(

@@ -190,7 +190,7 @@ class Judge:
     def _check_published(self, shard: int, marked: int) -> None:
         """Below `published`, every row's newest state is on the updates topic."""
         if 1 << 48 | marked <= self.published[shard].floor:
-            return  # Redis went back behind a restore: whoever reads has passed it, and ignores what was before
+            return  # Redis went back behind a restore, which whoever reads has passed
         have = self.published[shard].newest
         for row_id, at in self.timelines[shard].at(marked).newest.items():
             if have.get(row_id, 0) < at:

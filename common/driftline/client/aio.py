@@ -278,7 +278,7 @@ class AsyncClient:
         return await deploy(self, version, timeout)
 
     async def undeploy(self, version: str, *, timeout: float = 60.0) -> str:
-        """Have a version no longer readable beside the live rows. Raises UnknownVersionError, TimedOutError."""
+        """End a deployment. Raises UnknownVersionError, TimedOutError."""
         return await undeploy(self, version, timeout)
 
     def on_rolled_back(self, listener: OnRolledBack) -> None:

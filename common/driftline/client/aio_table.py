@@ -62,7 +62,7 @@ class AsyncTable:
         if version is not None:
             pinned = PinnedReading(query, self.spec, version)
             await self._deliver(pinned.requests(), pinned.take)
-            return pinned.reading.rows(on_missing)
+            return pinned.rows(on_missing)
         if consistent is None:
             reading = await self._read(query, query.requests(self.spec.name))
         else:
@@ -81,9 +81,11 @@ class AsyncTable:
         requests = query.requests_twice(self.spec.name)
         try:
             async with asyncio.timeout(timeout):
-                while (reading := await self._read(query, requests)).mixed:
+                while True:
+                    reading = await self._read(query, requests)
+                    if not reading.mixed:
+                        return reading
                     await asyncio.sleep(READ_POLL)
-                return reading
         except TimeoutError:
             raise TimedOutError(mixed_for(self.spec.name, timeout)) from None
 

@@ -44,15 +44,19 @@ async def undeploy(client: AsyncClient, reference: str, timeout: float) -> str:
 async def _wait(
     client: AsyncClient, version: str, shards: Mapping[str, int], timeout: float, *, there: bool
 ) -> None:
+    left: str | None = None
     try:
         async with asyncio.timeout(timeout):
-            while (left := await _differing(client, version, shards, there)) is not None:
+            while True:
+                left = await _differing(client, version, shards, there)
+                if left is None:
+                    return
                 await asyncio.sleep(_POLL)
     except TimeoutError:
         what = "loaded" if there else "removed"
         raise TimedOutError(
-            f"version {version} is not {what} in every shard after {timeout} s, e.g. {left}; it will be, once "
-            f"an aggregator of {client.group!r} can"
+            f"version {version} is not {what} in every shard after {timeout} s, e.g. {left}; it will be, "
+            f"once an aggregator of {client.group!r} can"
         ) from None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from driftline.client.asking import Request
-from driftline.client.reading import Query, Reading
+from driftline.client.reading import Query, Reading, Rows
 from driftline.errors import NotDeployedError, StoreUnavailableError
 from driftline.rows import resp
 from driftline.rows.connection import Reply
@@ -26,7 +26,7 @@ class PinnedReading:
 
     def __init__(self, query: Query, spec: TableSpec, version: str) -> None:
         self._query, self._spec, self._version = query, spec, version
-        self.reading = Reading(query, spec)
+        self._reading, self._missing = Reading(query, spec), set[int]()
 
     def requests(self) -> list[Request]:
         """Return what to ask of each shard: is it there, its rows, is it still there."""
@@ -42,14 +42,22 @@ class PinnedReading:
         return asked
 
     def take(self, shard: int, replies: Sequence[Reply]) -> None:
-        """Enter the answer of one shard. Raises NotDeployedError."""
+        """Enter the answer of one shard. Raises StoreUnavailableError where Redis refused."""
         for reply in replies:
             if isinstance(reply, Exception):
                 raise StoreUnavailableError(f"Redis refused a read of table {self._spec.name}: {reply!r}")
         _, before, rows, count, after = replies
         if not isinstance(before, bytes) or before != after or count != rows_of(before):
+            self._missing.add(shard)
+            return
+        self._missing.discard(shard)
+        self._reading.take(shard, [_NO_POSITION, cast("list[Reply]", rows)])
+
+    def rows(self, on_missing: str) -> Rows:
+        """Return all rows, in the order of the ids. Raises NotDeployedError, InputError."""
+        if self._missing:
             raise NotDeployedError(
-                f"version {self._version} is not readable in shard {self._spec.name}:{shard}: it is not "
-                f"deployed, or still being loaded; `driftline deploy {self._version}` has it loaded"
+                f"version {self._version} is not readable in shard {self._spec.name}:{min(self._missing)}: it "
+                f"is not deployed, or still being loaded; `driftline deploy {self._version}` has it loaded"
             )
-        self.reading.take(shard, [_NO_POSITION, cast("list[Reply]", rows)])
+        return self._reading.rows(on_missing)

@@ -242,7 +242,7 @@ class Table:
         if version is not None:
             pinned = PinnedReading(query, self.spec, version)
             self._client.deliver(self.spec.name, pinned.requests(), pinned.take)
-            return pinned.reading.rows(on_missing)
+            return pinned.rows(on_missing)
         if consistent is None:
             reading = Reading(query, self.spec)
             self._client.deliver(self.spec.name, query.requests(self.spec.name), reading.take)

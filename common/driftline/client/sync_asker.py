@@ -133,6 +133,8 @@ class SyncAsker:
                 socket_connect_timeout=5,
                 socket_timeout=EXCHANGE_TIMEOUT,
                 socket_read_size=_READ_SIZE,
+                max_connections=1
+                << 31,  # it counts those it made, also those long closed; the default is 100
             )
         # connects when it first sends
         return cast(redis.Connection, pool.make_connection())

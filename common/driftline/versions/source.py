@@ -13,9 +13,10 @@ from functools import partial
 
 import numpy as np
 
-from driftline.errors import DriftlineError, InputError
+from driftline.errors import DriftlineError, InputError, UnknownTableError
 from driftline.rows.source import VersionPart
 from driftline.shard.cache import RowBlock
+from driftline.shard.position import Position
 from driftline.shard.restore import VersionRows
 from driftline.versions.labels import deployments
 from driftline.versions.parts import Rows
@@ -45,6 +46,12 @@ class StoredPart:
     def place_number(self, name: str) -> int:
         """Return a number of the shard's position at the barrier."""
         return self.reader.table.parts[self.shard].place.number(name)
+
+    @property
+    def position(self) -> Position:
+        """The shard's whole position at the barrier: what a replay goes on from."""
+        place = self.reader.table.parts[self.shard].place
+        return Position.from_snapshot(place.position, place.arrays())
 
     def blocks(self) -> Iterator[RowBlock]:
         """Yield all rows, some 4 MiB at a time."""
@@ -91,6 +98,13 @@ class StoredVersions:
         return VersionPart(
             found.rows, found.ordinals, dims.dim, dims.state_size, partial(self._in_threads, found)
         )
+
+    def replayed(self, version: str, table: str, shard: int) -> StoredPart:
+        """Return a shard to replay from: its position and its rows. Raises UnknownTableError."""
+        found = self._part(version, table, shard)
+        if found is None:
+            raise UnknownTableError(f"version {version} has no table {table!r}")
+        return found
 
     async def deployed(self) -> frozenset[str]:
         """Return the versions that are to be readable beside the live rows."""

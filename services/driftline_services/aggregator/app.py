@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from driftline import topics
 from driftline.config import Settings, kafka_security, signing_key
+from driftline.connecting import versions_of
 from driftline.errors import ConfigError, PartitionCountError
 from driftline.frames.headers import Keyring
 from driftline.log import Log, open_log
@@ -25,9 +26,6 @@ from driftline.rows.servers import Servers
 from driftline.shard.numerics import check_machine
 from driftline.shard.spec import TableSpec
 from driftline.stack.run_file import redis_url
-from driftline.versions.opening import open_group
-from driftline.versions.repository import Repository
-from driftline.versions.source import StoredVersions
 from driftline_services.aggregator.core import Aggregator
 from driftline_services.aggregator.deploying import Deploying
 from driftline_services.aggregator.limits import Limits
@@ -68,7 +66,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             flush_bytes=settings.flush_bytes,
             publish_window=settings.publish_window,
         )
-        versions = StoredVersions(functools.partial(_open_versions, settings))
+        versions = versions_of(settings)
         aggregator = Aggregator(
             settings.group,
             log,
@@ -122,16 +120,6 @@ async def _create_ingest(log: Log, settings: Settings) -> None:
         await log.create_topic(topic, settings.ingest_partitions)
     except PartitionCountError:  # any number will do: each partition is a producer of its own
         _logger.info("topic %s has another number of partitions than ingest_partitions", topic)
-
-
-def _open_versions(settings: Settings) -> Repository:
-    return open_group(
-        settings.store_url,
-        settings.group,
-        settings.data_dir,
-        cache_dir=settings.version_cache_dir,
-        cache_bytes=settings.version_cache_bytes,
-    )
 
 
 def _chassis_settings(settings: Settings) -> ChassisSettings:
