@@ -144,7 +144,7 @@ class LocalStack:
     def _service(self, name: str, more: Mapping[str, str]) -> Service:
         def start() -> Child:
             command = Command(
-                [sys.executable, "-m", f"driftline_services.{name}"], self._environment() | more
+                [sys.executable, "-m", f"driftline_services.{name}"], {**self._environment(), **more}
             )
             return spawn(name, command, self._settings.data_dir / name)
 
