@@ -11,10 +11,10 @@ import typer
 
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, settings_of
 from driftline.cli.version_options import print_json
-from driftline.cli.version_words import columns, moment, size
 from driftline.config import kafka_security
 from driftline.log import check_exists, open_log
 from driftline.versions.references import backup_name
+from driftline.versions.wording import columns, moment, size
 
 if TYPE_CHECKING:
     from driftline.control.held import Held

@@ -21,8 +21,8 @@ from driftline.cli.version_options import (
     store_settings,
     tables_of,
 )
-from driftline.cli.version_words import columns
 from driftline.errors import InputError
+from driftline.versions.wording import columns
 
 if TYPE_CHECKING:
     from driftline.versions import PartDiff, Resolved

@@ -10,9 +10,9 @@ import typer
 
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, settings_of
 from driftline.cli.version_options import StoreUrl, print_json, progress, reading
-from driftline.cli.version_words import moment, seconds_in, size
 from driftline.config import Settings, kafka_security
 from driftline.errors import StateError
+from driftline.versions.wording import moment, seconds_in, size
 
 if TYPE_CHECKING:
     from driftline.versions import Plan, Repository

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
-from driftline.cli.version_graph import Node, dot, drawn
 from driftline.cli.version_options import (
     REFERENCE,
     StoreUrl,
@@ -17,11 +15,9 @@ from driftline.cli.version_options import (
     reading,
     store_settings,
 )
-from driftline.cli.version_words import as_dict, moment, origin, size
 from driftline.errors import InputError
-
-if TYPE_CHECKING:
-    from driftline.versions import Manifest, Repository, Weight
+from driftline.versions.drawing import Node, dot
+from driftline.versions.wording import as_dict, log_lines
 
 
 def log(
@@ -39,7 +35,7 @@ def log(
     """Show versions as a graph, the newest first: names, labels, when, rows, what they added."""
     if as_dot and as_json:
         raise InputError("choose one of --dot and --json")
-    from driftline.versions import ancestry, labels_of, read_all, resolve
+    from driftline.versions import ancestry, labels_of, read_all, resolve, weigh
 
     repository = reading(store_settings(store_url, group, data_dir, config))
     start = resolve(repository, ref).manifest.version if ref is not None else None
@@ -49,7 +45,7 @@ def log(
     known = {each.version: each for each in manifests}
     shown = manifests if start is None else ancestry(manifests, start)
     shown = shown[:limit]
-    weights = {each.version: weight_of(repository, each, known) for each in shown}
+    weights = {each.version: weigh(each, known.get(each.base)) for each in shown}
     labels = labels_of(repository)
     nodes = [
         Node(each.version, each.parents, each.base, tuple(labels.get(each.version, ()))) for each in shown
@@ -62,34 +58,5 @@ def log(
         }
         typer.echo("\n".join(dot(nodes, details)))
     else:
-        for line in lines(nodes, shown, weights):
+        for line in log_lines(nodes, shown, weights):
             typer.echo(line)
-
-
-def weight_of(repository: Repository, manifest: Manifest, known: Mapping[str, Manifest]) -> Weight:
-    """Return what a version weighs, by what is known of the version it was laid on."""
-    from driftline.versions import weigh
-
-    return weigh(manifest, known.get(manifest.base))
-
-
-def lines(
-    nodes: Sequence[Node], manifests: Sequence[Manifest], weights: Mapping[str, Weight]
-) -> Iterator[str]:
-    """Yield the graph with what is to be said of each version."""
-    known = {each.version: each for each in manifests}
-    labels = {node.name: node.labels for node in nodes}
-    for picture, name in drawn(nodes):
-        yield f"{picture} {told(known[name], weights[name], labels[name])}" if name else picture
-
-
-def told(manifest: Manifest, weight: Weight, labels: Sequence[str]) -> str:
-    """Return a version in a line."""
-    words = [manifest.version]
-    if labels:
-        words.append(f"({', '.join(labels)})")
-    words.append(moment(manifest.created))
-    words.append(f"{weight.rows:,} rows, {weight.changed:,} changed, {size(weight.bytes)}")
-    words += [f"{name} {value:.4g}" for name, value in manifest.figures.items()]
-    how = origin(manifest)
-    return "  ".join(words + ([how] if how else []))

@@ -8,7 +8,7 @@ import typer
 
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
 from driftline.cli.version_options import Ref, StoreUrl, print_json, reading, store_settings
-from driftline.cli.version_words import columns, moment, seconds_in
+from driftline.versions.wording import columns, moment, seconds_in
 
 Team = Annotated[str, typer.Option("--team", help="Who needs it.")]
 

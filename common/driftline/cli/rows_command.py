@@ -21,9 +21,9 @@ from driftline.cli.version_options import (
     store_settings,
     table_of,
 )
-from driftline.cli.version_words import columns, moment
 from driftline.errors import InputError
 from driftline.ids import lsn_generation, lsn_offset
+from driftline.versions.wording import columns, moment
 
 if TYPE_CHECKING:
     from driftline.versions import Change, Explanation

@@ -17,8 +17,8 @@ from driftline.cli.version_options import (
     store_settings,
     tables_of,
 )
-from driftline.cli.version_words import as_dict, columns, moment, origin, size
 from driftline.errors import UnknownVersionError
+from driftline.versions.wording import as_dict, columns, moment, origin, size
 
 if TYPE_CHECKING:
     from driftline.versions import Manifest, Repository, Weight

@@ -8,8 +8,8 @@ import typer
 
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
 from driftline.cli.version_options import REFERENCE, StoreUrl, print_json, reading, store_settings
-from driftline.cli.version_words import columns
 from driftline.errors import VersionHeldError
+from driftline.versions.wording import columns
 
 app = typer.Typer(help="List, set and remove tags.", no_args_is_help=True)
 

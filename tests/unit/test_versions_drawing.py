@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from driftline.cli.version_graph import Node, dot, drawn
+from driftline.versions.drawing import Node, dot, drawn
 
 
 def picture(*nodes: Node) -> list[str]:

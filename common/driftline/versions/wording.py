@@ -6,14 +6,13 @@ Invariant: one spelling everywhere; a time is UTC and says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from driftline.errors import InputError
-
-if TYPE_CHECKING:
-    from driftline.versions import Manifest, Weight
+from driftline.versions.drawing import Node, drawn
+from driftline.versions.history import Weight
+from driftline.versions.manifest import Manifest
 
 _SPAN = re.compile(r"(\d+)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -103,3 +102,25 @@ def as_dict(manifest: Manifest, weight: Weight, labels: Sequence[str]) -> Mappin
         "verdict": dict(manifest.verdict),
         "attachments": {name: each.size for name, each in manifest.attachments.items()},
     }
+
+
+def log_lines(
+    nodes: Sequence[Node], manifests: Sequence[Manifest], weights: Mapping[str, Weight]
+) -> Iterator[str]:
+    """Yield the graph with what is to be said of each version."""
+    known = {each.version: each for each in manifests}
+    labels = {node.name: node.labels for node in nodes}
+    for picture, name in drawn(nodes):
+        yield f"{picture} {told(known[name], weights[name], labels[name])}" if name else picture
+
+
+def told(manifest: Manifest, weight: Weight, labels: Sequence[str]) -> str:
+    """Return a version in a line."""
+    words = [manifest.version]
+    if labels:
+        words.append(f"({', '.join(labels)})")
+    words.append(moment(manifest.created))
+    words.append(f"{weight.rows:,} rows, {weight.changed:,} changed, {size(weight.bytes)}")
+    words += [f"{name} {value:.4g}" for name, value in manifest.figures.items()]
+    how = origin(manifest)
+    return "  ".join(words + ([how] if how else []))
