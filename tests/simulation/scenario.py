@@ -16,13 +16,13 @@ from driftline import topics
 from driftline.errors import FenceLostError, PositionError, RetryError
 from driftline.rows.source import VersionSource
 from tests.oracle import differences, wire
+from tests.simulation.fake_versions import FakeVersions
 from tests.simulation.group import Group
 from tests.simulation.judge import GROUP, SHARDS, TABLE, Judge, Violation
 from tests.simulation.member import Member
 from tests.simulation.plan import Plan as Plan
 from tests.simulation.random_log import KEYRING, KEYS
 from tests.simulation.traffic import Operator, Trainer
-from tests.simulation.versions import FakeVersions
 from tests.simulation.world import Action, FakeLog, FakeRedis, Process, World, run
 
 REST = 120.0

@@ -22,6 +22,7 @@ from driftline.cli.deploy_command import deploy, undeploy
 from driftline.cli.diff_command import diff
 from driftline.cli.dlq_command import app as dlq_app
 from driftline.cli.doctor_command import doctor
+from driftline.cli.drift_command import app as drift_app
 from driftline.cli.fsck_command import fsck
 from driftline.cli.gc_command import gc
 from driftline.cli.log_command import log
@@ -55,6 +56,7 @@ app.command(context_settings=NEGATIVE_NUMBERS)(where)
 app.command()(audit)
 app.command()(doctor)
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(drift_app, name="drift")
 app.add_typer(config_command.app, name="config")
 app.command()(log)
 app.command()(show)

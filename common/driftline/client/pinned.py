@@ -57,7 +57,7 @@ class PinnedReading:
         """Return all rows, in the order of the ids. Raises NotDeployedError, InputError."""
         if self._missing:
             raise NotDeployedError(
-                f"version {self._version} is not readable in shard {self._spec.name}:{min(self._missing)}: it "
-                f"is not deployed, or still being loaded; `driftline deploy {self._version}` has it loaded"
+                f"version {self._version} is not readable in shard {self._spec.name}:{min(self._missing)}: "
+                f"it is not deployed, or still being loaded; `driftline deploy {self._version}` has it loaded"
             )
         return self._reading.rows(on_missing)

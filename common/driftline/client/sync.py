@@ -197,6 +197,11 @@ class Client:
         """Have a version no longer readable beside the live rows: see `AsyncClient.undeploy`."""
         return self.run(self._client.undeploy(version, timeout=timeout))
 
+    @property
+    def asynchronous(self) -> AsyncClient:
+        """The client underneath, for `run`."""
+        return self._client
+
     def on_rolled_back(self, listener: OnRolledBack) -> None:
         """Call `listener` when a read shows that its table was restored; in a thread of the client's."""
         self._client.on_rolled_back(listener)

@@ -143,9 +143,8 @@ class LocalStack:
 
     def _service(self, name: str, more: Mapping[str, str]) -> Service:
         def start() -> Child:
-            command = Command(
-                [sys.executable, "-m", f"driftline_services.{name}"], {**self._environment(), **more}
-            )
+            environment = {**self._environment(), **more}
+            command = Command([sys.executable, "-m", f"driftline_services.{name}"], environment)
             return spawn(name, command, self._settings.data_dir / name)
 
         return Service(f"the {name}", self._log(name), start, self._clock)

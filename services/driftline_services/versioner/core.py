@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from driftline import topics
 from driftline.control import BackupsHeld, BackupTaken, VersionCommitted, VersionRejected
 from driftline.errors import DeltaError, DriftlineError, FrameError, InputError, PositionError, StateError
 from driftline.frames.states import read_update
@@ -69,6 +68,7 @@ class Versioner:
         self._statements = 0
         self._kept: dict[TopicPartition, ShardState] = {}  # of the last assignment
         self._mended: set[Shard] = set()  # followed anew since the last version
+        self._homes: dict[Shard, TopicPartition] = {}  # the partition of each shard that is ours
         self.states: dict[TopicPartition, ShardState] = {}
         self.cuts: dict[int, GroupCut] = {}
         self.failed: dict[TopicPartition, str] = {}
@@ -87,6 +87,7 @@ class Versioner:
     async def load(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Take the shards; each is followed once the store has said from where, behind this."""
         self.assigned = partitions
+        self._homes = {shard_of_tp(tp): tp for tp in partitions}
         self.states, self.cuts, self.failed = {}, {}, {}
         self._spawn(self._open(partitions), "open")
         return {}
@@ -99,7 +100,7 @@ class Versioner:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.offload.quiet()
         self._kept = {tp: state for tp, state in self.states.items() if not state.open}
-        self.assigned, self.states, self.cuts = frozenset(), {}, {}
+        self.assigned, self.states, self.cuts, self._homes = frozenset(), {}, {}, {}
 
     async def lost(self, tp: TopicPartition, error: PositionError) -> None:
         """Say that the updates a shard needs are gone."""
@@ -142,7 +143,7 @@ class Versioner:
     async def _start(self, tp: TopicPartition) -> None:
         state = self.states[tp]
         bounds = await self._patiently(
-            f"bounds of {tp.topic}", functools.partial(self._log.bounds, tp.topic, tp.partition)
+            f"bounds of {tp.topic}", functools.partial(self._log.bounds, str(tp.topic), tp.partition)
         )
         if not bounds.begin <= state.position <= bounds.end:
             since = f"version {state.line.base}" if state.base is not None else "the table's birth"
@@ -230,7 +231,7 @@ class Versioner:
         group = self.cuts.get(op)
         if group is None:
             tables = self._tables(op)
-            mine = frozenset(map(shard_of_tp, self.assigned or ()))
+            mine = frozenset(self._homes)
             of_cut = frozenset((name, n) for name, each in tables.items() for n in range(each.shards))
             group = self.cuts[op] = GroupCut(arrival.cut, tables, mine & of_cut, self._leads(tables))
             self._spawn(self._settle(group), f"settle op {op}")
@@ -258,7 +259,7 @@ class Versioner:
 
     def _decided(self, shard: Shard, arrival: Arrival, decision: Decision) -> None:
         table, number = shard
-        tp = TopicPartition(topics.updates(table), number)
+        tp = self._homes[shard]
         state, manifest = arrival.state, decision.manifest
         if manifest is None:
             state.passed(arrival.cut.op)
@@ -279,7 +280,7 @@ class Versioner:
     def _broken(self, shard: Shard, error: DeltaError) -> None:
         """Follow a shard anew whose rows do not add up; if that was in vain, stop it."""
         table, number = shard
-        tp = TopicPartition(topics.updates(table), number)
+        tp = self._homes[shard]
         if shard in self._mended:
             self._stop(tp, f"{error}; a second look gave the same")
             return
@@ -329,7 +330,7 @@ class Versioner:
 
     async def _state_backups(self) -> None:
         self._statements += 1
-        mine = shards_of(map(shard_of_tp, self.assigned or ()))
+        mine = shards_of(self._homes)
         await self._announcer.tell(BackupsHeld(self._instance, self._statements, mine, self.backups.facts()))
 
     # -- what is where
@@ -344,11 +345,11 @@ class Versioner:
 
     def _mine(self, op: int) -> frozenset[Shard]:
         tables = self._tables(op)
-        return frozenset(shard for shard in map(shard_of_tp, self.assigned or ()) if shard[0] in tables)
+        return frozenset(shard for shard in self._homes if shard[0] in tables)
 
     def _leads(self, tables: Iterable[str]) -> bool:
         first = min(tables, default=None)
-        return first is not None and TopicPartition(topics.updates(first), 0) in (self.assigned or ())
+        return first is not None and (first, 0) in self._homes
 
     @property
     def leads(self) -> bool:
