@@ -420,6 +420,27 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
     ),
     Guarantee(
+        "the object store has no atomic create-if-absent",
+        "`driftline doctor` races for a scratch key, and says that versions could be overwritten there.",
+        (
+            Shown("tests/unit/test_doctor_store.py::test_a_store_that_overwrites_is_found_out_by_racing_it"),
+            Shown(
+                "tests/integration/test_doctor_store.py::test_a_store_with_conditional_writes_is_well",
+                "S3 protocol",
+            ),
+        ),
+    ),
+    Guarantee(
+        "old versions are removed by `gc --older-than`",
+        "Heads, tags, pins, deployments and what the log goes back to stay, and what stays is whole.",
+        (
+            Shown(
+                "tests/unit/test_version_gc.py::test_old_versions_go_unless_they_are_held_or_the_log_goes_back_to_them"
+            ),
+            Shown("tests/unit/test_version_gc.py::test_objects_go_with_the_second_run_a_grace_period_later"),
+        ),
+    ),
+    Guarantee(
         "a byte of a stored version changes, or an object is lost",
         "`fsck` and every read that touches it name the object, with the expected and the found checksum; the rest stays readable.",
         (
