@@ -18,7 +18,7 @@ BUGS = {
     "what is carried over is not what was left": (
         shard_store,
         "ShardStore.leave",
-        "self._check_fence([left.get(name) for name in _FENCE], after)",
+        "self._check_fence([left.get(name) for name in FENCE], after)",
         "pass",
     ),
     "a target that has been further is overwritten": (
