@@ -428,6 +428,31 @@ GUARANTEES: tuple[Guarantee, ...] = (
             Shown("tests/unit/test_versions.py::test_a_missing_object_is_named_and_the_rest_stays_readable"),
         ),
     ),
+    Guarantee(
+        "a versioner is killed at any change to the store, freezes, or shares its shards with another",
+        "Each barrier becomes one version, with the rows that the log has at it, or is rejected; never two.",
+        (
+            Shown(
+                "tests/integration/test_versioner_crashes.py::test_a_versioner_killed_at_any_change_to_the_store_leaves_the_version_once"
+            ),
+            Shown(
+                "tests/integration/test_versioner_crashes.py::test_two_instances_share_the_shards_and_one_goes_on_when_the_other_dies"
+            ),
+            Shown(
+                "tests/simulation/test_versions.py::test_every_version_is_what_the_log_says_at_its_barrier_and_is_made_once",
+                "simulated",
+            ),
+        ),
+    ),
+    Guarantee(
+        "the object store of the versions is away",
+        "Versions wait and say so; training goes on; the version is committed when the store is back.",
+        (
+            Shown(
+                "tests/integration/test_versioner_crashes.py::test_a_store_that_is_away_pauses_versions_and_not_training"
+            ),
+        ),
+    ),
 )
 
 
