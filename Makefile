@@ -23,10 +23,10 @@ find_python = for python in python3.12 python3.11 python3.13 python3; do \
 PYTHON ?= $$($(find_python))
 SEEDS ?= 1
 
-.PHONY: help demo test pytest lint format bench chaos servers tools system clean
+.PHONY: help demo test pytest lint format bench bench-drift bench-alarm chaos servers tools system clean
 
 help: ## This list
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 demo: $(VENV)/.library ## The live demo on this machine: no Docker, no Kafka (ARGS=... are passed on)
 	@$(BIN)/driftline demo $(ARGS)
@@ -39,15 +39,22 @@ pytest: $(VENV)/.dev tools ## All tests (ARGS=... are passed on)
 lint: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy common services tests
+	@$(BIN)/mypy common services tests bench
 	@$(BIN)/lint-imports
 
 format: $(VENV)/.dev ## Let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.dev tools ## The benchmarks (ARGS=... are passed on)
-	@if [ -f bench/__main__.py ]; then $(BIN)/python -m bench $(ARGS); else echo "no benchmarks yet"; fi
+bench: $(VENV)/.dev tools ## The benchmarks (JSON=FILE for the report; ARGS="--short drain" …)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
+	@$(BIN)/python -m bench $(if $(JSON),--json $(JSON)) $(ARGS)
+
+bench-drift: ## The neighbour graph against its peers (JSON=FILE; ARGS=--short for a look)
+	@$(MAKE) bench ARGS="drift $(ARGS)"
+
+bench-alarm: ## The alarm: false alarms, delays, peers (JSON=FILE; ARGS=--short for a look)
+	@$(MAKE) bench ARGS="alarm $(ARGS)"
 
 chaos: $(VENV)/.dev tools ## The long fault runs (SEEDS=1-5; ARGS=... are passed on)
 	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(ARGS)

@@ -1,106 +1,145 @@
-"""How fast does an aggregator's shard drain its log, against its own parts?
+"""How fast does the aggregator drain a backlog of gradients from Kafka into Redis?
 
-One shard, 1M possible ids × 64 float32, Zipf 1.2, row-wise Adagrad, about 500 distinct ids a
-frame, on the embedded log and a real Redis. Floor: decode + map + apply alone, in memory, over
-the same records.
+1M ids × 64 float32, Zipf 1.2, 4,096 lookups a step with duplicates summed by the publisher,
+8 shards, row-wise Adagrad. Against: its own parts run one after the other; decode + map +
+apply alone; the same runners on bare aiokafka; and an emulation of HugeCTR HPS's update path.
 """
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import tempfile
-import time
-from pathlib import Path
+from typing import Any
 
-import numpy as np
+from bench import backlog
+from bench.child import call
+from bench.harness import Effort, Report
+from bench.servers import KEY, Stand, servers
+from bench.workload import Workload
 
-from bench.harness import Report, interleaved
-from driftline import topics
-from driftline.frames.events import SPEC, Gradient, Op, Origin, write_event
-from driftline.frames.headers import Keyring
-from driftline.ids import OPS_PRODUCER, producer_id
-from driftline.log import Log, Outgoing, Record, open_log
-from driftline.rows.connection import RedisConnection
-from driftline.rows.layout import ShardKeys
-from driftline.rows.shard_store import ShardStore
-from driftline.servers.redis import RedisServer
-from driftline.shard.machine import Shard
-from driftline.shard.spec import TableSpec
-from driftline_services.aggregator.runner import ShardRunner
-
-FRAMES, LOOKUPS, DIM, IDS = 400, 1_000, 64, 1_000_000
-KEYRING = Keyring(b"bench key, not a secret of anyone")
-SPEC_OF = functools.partial(TableSpec, dim=DIM, shards=1)
+STEPS, MERGE, LARGE = 1_500, 6, 256 << 10
+UNIT = "gradient rows/s"
 
 
-def run(report: Report) -> None:
+def run(report: Report, effort: Effort) -> None:
     """Measure and enter figures and ratios."""
-    with tempfile.TemporaryDirectory() as scratch, RedisServer(Path(scratch) / "redis") as redis:
-        frames, rows = _frames()
-        sides = {
-            "core.decode_map_apply": lambda: rows / _core(frames),
-            "drain.local": lambda: rows / asyncio.run(_drain(Path(scratch), redis.url, frames)),
+    load, steps = Workload(), effort.scaled(STEPS)
+    with servers() as stand:
+        single = backlog.push(stand, "single", load, steps)
+        merged = backlog.push(stand, "merged", load, steps, merge=MERGE, frame=LARGE)
+        logs = {
+            "single": single,
+            "merged": merged,
+            "values": backlog.values(stand, single, "values", load.dim),
+            "values_256k": backlog.values(stand, single, "values_256k", load.dim, join_to=LARGE),
+            "values_merged": backlog.values(stand, merged, "values_merged", load.dim, join_to=LARGE),
         }
-        report.figures |= interleaved(sides, "gradient rows/s")
-    drain, core = report.figures["drain.local"], report.figures["core.decode_map_apply"]
-    report.ratios["drain_vs_apply_local"] = drain.median / core.median
+        report.settings["drain"] = {
+            **load.settings(),
+            "steps": steps,
+            "merged_steps": MERGE,
+            "logs": {name: log.settings() for name, log in logs.items()},
+        }
+        sides = Sides(stand, logs, load.dim)
+        report.measure(
+            "drain",
+            UNIT,
+            effort.repeats,
+            {
+                "driftline": sides.driftline,
+                "bare": sides.bare,
+                "fetch": sides.fetch,  # runs all four parts
+                "apply": lambda: sides.part("apply"),
+                "flush": lambda: sides.part("flush"),
+                "publish": lambda: sides.part("publish"),
+                "one_after_the_other": sides.sequential,
+                "hps_redispy": lambda: sides.hps("values", "redispy"),
+                "hps_raw": lambda: sides.hps("values", "raw"),
+                "hps_raw_256k": lambda: sides.hps("values_256k", "raw"),
+                "merged": lambda: sides.driftline("merged"),
+                "hps_raw_merged": lambda: sides.hps("values_merged", "raw"),
+                "hps_raw_aiokafka": lambda: sides.hps("values", "raw", "drain_aiokafka"),
+            },
+        )
+    report.enter("drain.rows_per_commit", "rows", sides.commit_sizes)
+    report.ratio("drain_vs_parts", "drain.driftline", "drain.one_after_the_other")
+    report.ratio("drain_vs_apply", "drain.driftline", "drain.apply")
+    report.ratio("faust_vs_bare", "drain.driftline", "drain.bare")
+    report.ratio("drain_vs_hps_redispy", "drain.driftline", "drain.hps_redispy")
+    report.ratio("drain_vs_hps_raw", "drain.driftline", "drain.hps_raw")
+    report.ratio("merged_vs_hps_raw_256k", "drain.merged", "drain.hps_raw_256k")
+    report.ratio("merged_vs_hps_raw_merged", "drain.merged", "drain.hps_raw_merged")
 
 
-def _frames() -> tuple[list[Outgoing], int]:
-    rng = np.random.default_rng(0)
-    weights = 1 / np.arange(1, IDS + 1) ** 1.2
-    ranks = np.cumsum(weights) / weights.sum()
-    spec = SPEC_OF("bench").to_json()
-    op = Op(SPEC, "bench", 0, Origin(OPS_PRODUCER, 0, 1), spec)
-    first = write_event(op, more={"group": str(spec["group"])})
-    frames, producer, rows = [Outgoing(first, None, KEYRING.sign(first))], producer_id("bench"), 0
-    for step in range(FRAMES):
-        ids = np.unique(np.searchsorted(ranks, rng.random(LOOKUPS)).astype(np.uint64))
-        grads = rng.standard_normal((len(ids), DIM)).astype(np.float32)
-        frames.append(Outgoing(write_event(Gradient("bench", 0, Origin(producer, 0, step), ids, grads))))
-        rows += len(ids)
-    return frames, rows
+class Sides:
+    """One repeat of each side, as gradient rows a second; Redis is emptied before each."""
+
+    def __init__(self, stand: Stand, logs: dict[str, backlog.Backlog], dim: int) -> None:
+        self._stand, self._logs, self._dim = stand, logs, dim
+        self._cuts: dict[str, list[int]] = {}
+        self._parts: dict[str, float] = {}
+        self.commit_sizes: list[float] = []
+
+    def driftline(self, name: str = "single") -> float:
+        log = self._logs[name]
+        self._stand.empty_redis()
+        found = call(
+            "bench.drain_sides:driftline",
+            {"settings": worker(self._stand, name), "table": name, "ends": log.ends},
+        )
+        if name == "single":
+            self._cuts = found["cuts"]
+            self.commit_sizes.append(found["committed_rows"] / found["commits"])
+        return log.rows / float(found["seconds"])
+
+    def bare(self) -> float:
+        self._stand.empty_redis()
+        return self._logs["single"].rows / float(call("bench.drain_sides:bare", self._where()))
+
+    def fetch(self) -> float:
+        """Measure all parts, with the commits of the last drain, and return the first."""
+        self._stand.empty_redis()
+        self._parts = call("bench.drain_sides:parts", {**self._where(), "cuts": self._cuts})
+        return self.part("fetch")
+
+    def part(self, name: str) -> float:
+        return self._logs["single"].rows / self._parts[name]
+
+    def sequential(self) -> float:
+        return self._logs["single"].rows / sum(self._parts.values())
+
+    def hps(self, name: str, writer: str, drain: str = "drain") -> float:
+        self._stand.empty_redis()
+        log = self._logs[name]
+        seconds = call(
+            f"bench.hps:{drain}",
+            {
+                "broker": self._stand.kafka.bootstrap,
+                "redis_host": "127.0.0.1",
+                "redis_port": self._stand.redis.port,
+                "topic": name,
+                "ends": log.ends,
+                "dim": self._dim,
+                "writer": writer,
+            },
+        )
+        return log.rows / float(seconds)
+
+    def _where(self) -> dict[str, Any]:
+        return {
+            "broker": self._stand.kafka.bootstrap,
+            "redis_url": self._stand.redis.url,
+            "table": "single",
+            "ends": self._logs["single"].ends,
+        }
 
 
-def _core(frames: list[Outgoing]) -> float:
-    records = [Record(at, at, None, frame.value, frame.headers) for at, frame in enumerate(frames)]
-    shard = Shard("bench", 0, KEYRING)
-    begun = time.perf_counter()
-    for start in range(0, len(records), 8):
-        rest = records[start : start + 8]
-        while rest:
-            plan = shard.screen(rest)
-            shard.apply(plan, None)
-            if plan.op is not None:
-                shard.apply_op(plan.op)
-            rest = rest[plan.consumed :]
-    return time.perf_counter() - begun
-
-
-async def _drain(scratch: Path, redis_url: str, frames: list[Outgoing]) -> float:
-    table = f"bench{time.monotonic_ns()}"
-    connect = functools.partial(RedisConnection.open, redis_url)
-    async with open_log(f"local://{scratch}/{table}") as log:
-        await _fill(log, frames)
-        connection = await connect()
-        await connection.exchange([b"*1\r\n$8\r\nFLUSHALL\r\n"], 1)
-        await connection.close()
-        store = ShardStore(connect, ShardKeys.of("bench", 0), b"bench")
-        runner = ShardRunner("bench", 0, store=store, log=log, keyring=KEYRING)
-        reader = log.reader(topics.gradients("bench"), 0, await runner.start())
-        begun = time.perf_counter()
-        while runner.progress.applied < len(frames):
-            await runner.apply(await reader.read(wait=1.0))
-        await runner.drain()
-        seconds = time.perf_counter() - begun
-        await runner.close()
-        await reader.close()
-        return seconds
-
-
-async def _fill(log: Log, frames: list[Outgoing]) -> None:
-    for name in (topics.gradients("bench"), topics.updates("bench"), topics.dead_letters("bench")):
-        await log.create_topic(name, 1)
-    for start in range(0, len(frames), 16):
-        await log.append(topics.gradients("bench"), 0, frames[start : start + 16])
+def worker(stand: Stand, group: str) -> dict[str, Any]:
+    """Return the settings of an aggregator at the stand as JSON."""
+    return {
+        "log_url": stand.kafka.url,
+        "redis_url": stand.redis.url,
+        "data_dir": str(stand.scratch / f"worker-{group}"),
+        "group": group,
+        "key": KEY,
+        "http_port": 0,
+        "log_level": "warning",
+    }

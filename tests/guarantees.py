@@ -411,6 +411,10 @@ GUARANTEES: tuple[Guarantee, ...] = (
         "One version each has its name; of two on one branch the second is told and commits nothing.",
         (
             Shown("tests/unit/test_versions.py::test_a_second_writer_of_a_branch_is_told"),
+            Shown(
+                "tests/unit/test_versions_races.py::test_of_writers_that_continue_one_branch_at_once_one_commits",
+                "eight at once",
+            ),
             Shown("tests/unit/test_versions.py::test_two_runs_that_race_for_a_name_get_one_each"),
             Shown("tests/conformance/test_object_stores.py::test_create_if_absent_is_atomic", "each backend"),
         ),

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from driftline.client import AsyncClient, AsyncTable, Client, Options, Rows, Snapshot, Table
+from driftline.client import (
+    AsyncClient,
+    AsyncTable,
+    Client,
+    Options,
+    Restored,
+    RestoredRows,
+    RolledBack,
+    Rows,
+    Snapshot,
+    Table,
+)
 from driftline.connecting import connect, connect_async
 from driftline.shard.spec import Init, Policy, TableSpec
 
@@ -13,6 +24,9 @@ __all__ = [
     "Init",
     "Options",
     "Policy",
+    "Restored",
+    "RestoredRows",
+    "RolledBack",
     "Rows",
     "Snapshot",
     "Table",

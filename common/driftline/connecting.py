@@ -10,9 +10,12 @@ import os
 from pathlib import Path
 
 from driftline.client import AsyncClient, Client, Options
-from driftline.config import kafka_security, load_settings, signing_key
+from driftline.config import Settings, kafka_security, load_settings, signing_key
 from driftline.errors import ConfigError
 from driftline.stack.run_file import redis_url as find_redis_url
+from driftline.versions.opening import open_group
+from driftline.versions.repository import Repository
+from driftline.versions.source import StoredVersions
 
 
 def connect(
@@ -24,14 +27,18 @@ def connect(
     producer: str | None = None,
     producer_epoch: int = 0,
     gradient_dtype: str = "F32",
+    merge_steps: int = 1,
 ) -> Client:
     """Return a connected client; use it in a `with` block, which ends by flushing.
 
     What is not given comes from the settings: see `driftline config show`. `producer` names
     this trainer over restarts: then `push` must be given the steps of its checkpoint. Without
-    a name every client is a new producer. Raises ConfigError, LogUnavailableError.
+    a name every client is a new producer. `merge_steps`: the gradients of so many steps are summed
+    before they are sent. Raises ConfigError, LogUnavailableError.
     """
-    return Client(options(log_url, redis_url, group, key, producer, producer_epoch, gradient_dtype))
+    return Client(
+        options(log_url, redis_url, group, key, producer, producer_epoch, gradient_dtype, merge_steps)
+    )
 
 
 def connect_async(
@@ -43,9 +50,27 @@ def connect_async(
     producer: str | None = None,
     producer_epoch: int = 0,
     gradient_dtype: str = "F32",
+    merge_steps: int = 1,
 ) -> AsyncClient:
     """Return a client for `async with`; see `connect`."""
-    return AsyncClient(options(log_url, redis_url, group, key, producer, producer_epoch, gradient_dtype))
+    return AsyncClient(
+        options(log_url, redis_url, group, key, producer, producer_epoch, gradient_dtype, merge_steps)
+    )
+
+
+def versions_of(settings: Settings) -> StoredVersions:
+    """Return the versions of the deployment that `settings` name; opened when first asked for."""
+
+    def open_them() -> Repository:
+        return open_group(
+            settings.store_url,
+            settings.group,
+            settings.data_dir,
+            cache_dir=settings.version_cache_dir,
+            cache_bytes=settings.version_cache_bytes,
+        )
+
+    return StoredVersions(open_them)
 
 
 def options(
@@ -56,6 +81,7 @@ def options(
     producer: str | None,
     producer_epoch: int,
     gradient_dtype: str,
+    merge_steps: int,
 ) -> Options:
     """Return the options of a client, with what is None taken from the settings."""
     flags = {"log_url": log_url, "redis_url": redis_url, "group": group}
@@ -74,4 +100,8 @@ def options(
         settings.push_buffer_bytes,
         gradient_dtype,
         kafka_security(settings),
+        merge_steps,
+        settings.store_url,
+        settings.data_dir,
+        settings.version_cache_dir,
     )

@@ -43,6 +43,18 @@ class ObjectStoreUnavailableError(RetryError):
     code = "objects.unavailable"
 
 
+class NotDeployedError(RetryError):
+    """A version is not readable beside the live rows: not deployed, or still being loaded."""
+
+    code = "version.not_deployed"
+
+
+class RestoreOvertakenError(RetryError):
+    """Another restore came first, and this one changed nothing."""
+
+    code = "restore.overtaken"
+
+
 class TimedOutError(RetryError):
     """Something waited for did not happen within the time allowed."""
 
@@ -83,20 +95,16 @@ class RepeatedStepError(InputError):
     code = "push.step"
 
 
+class HalfMergedError(InputError):
+    """A named producer asks for an acknowledgement of steps that are not cut into frames yet."""
+
+    code = "push.half_merged"
+
+
 class OffsetError(InputError):
     """The offset asked for is outside what the log holds."""
 
     code = "log.offset"
-
-
-class OpRefusedError(InputError):
-    """The ops router refused an operation; `reason` is the stable dead-letter code."""
-
-    code = "op.refused"
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class ObjectExistsError(InputError):
@@ -129,10 +137,26 @@ class VersionRejectedError(InputError):
         self.op = op
 
 
+class VersionUnloadableError(InputError):
+    """A shard cannot load the version it is to be restored to: an object is missing or damaged."""
+
+    code = "version.unloadable"
+
+
 class VersionHeldError(InputError):
     """Something still holds a version that is to be removed, or a name that is to be given."""
 
     code = "version.held"
+
+
+class OpRefusedError(InputError):
+    """The ops router refused an operation; `reason` is the stable dead-letter code."""
+
+    code = "op.refused"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ConfigError(DriftlineError):
@@ -147,16 +171,16 @@ class PartitionCountError(ConfigError):
     code = "config.partitions"
 
 
-class SigningKeyError(ConfigError):
-    """This client's key is none of the deployment's: what it asks for is refused as forged."""
-
-    code = "config.key"
-
-
 class StoreFormatError(ConfigError):
     """An object store holds something else than versions that this release reads."""
 
     code = "config.store_format"
+
+
+class SigningKeyError(ConfigError):
+    """This client's key is none of the deployment's: what it asks for is refused as forged."""
+
+    code = "config.key"
 
 
 class StateError(DriftlineError):

@@ -78,10 +78,14 @@ COMMITTED_ROWS = _counter(
 COMMITS = _counter("commits", "Transactions committed to Redis.")
 COMMIT_SECONDS = _counter("commit_seconds", "Time spent in commits; divide its rate by that of commits.")
 OPS = _counter("ops", "Ops passed: table specs, barriers, restores, quarantines.")
+RESTORES = _counter("restores", "Restores that put a version in the place of all rows.")
 
 # What does it refuse?
 DUPLICATES = _counter("duplicate_frames", "Frames skipped: their sequence number was applied before.")
 STALE = _counter("stale_rows", "Rows of gradients dropped: computed from rows older than a restore.")
+SKIPPED_RESTORES = _counter(
+    "skipped_restores", "Restores passed over: another one came first, or the version lacks the table."
+)
 NONFINITE = _counter("nonfinite_rows", "Rows left as they were: the result would be infinite or NaN.")
 DEAD_LETTERS = _counter(
     "dead_letters", "Records refused and put into the dead-letter topic.", (*_SHARD, "reason")
@@ -132,8 +136,10 @@ METRICS: tuple[Metric, ...] = (
     COMMITS,
     COMMIT_SECONDS,
     OPS,
+    RESTORES,
     DUPLICATES,
     STALE,
+    SKIPPED_RESTORES,
     NONFINITE,
     DEAD_LETTERS,
     OPS_REFUSED,
@@ -174,6 +180,8 @@ class ShardFigures:
     commits: int = 0
     commit_seconds: float = 0.0
     ops: int = 0
+    restores: int = 0
+    skipped_restores: int = 0
     duplicate_frames: int = 0
     stale_rows: int = 0
     nonfinite_rows: int = 0
@@ -210,6 +218,8 @@ def shard_samples(table: str, shard: int, figures: ShardFigures, now: float) -> 
         (COMMITS, figures.commits),
         (COMMIT_SECONDS, figures.commit_seconds),
         (OPS, figures.ops),
+        (RESTORES, figures.restores),
+        (SKIPPED_RESTORES, figures.skipped_restores),
         (DUPLICATES, figures.duplicate_frames),
         (STALE, figures.stale_rows),
         (NONFINITE, figures.nonfinite_rows),

@@ -34,6 +34,9 @@ from driftline.rows.layout import ShardKeys
 from driftline.rows.servers import Servers
 from driftline.servers.child import Child, Command, spawn
 from driftline.shard.screen import MAX_FRAME
+from driftline.versions import Repository
+from driftline.versions.opening import open_group
+from driftline.versions.source import StoredVersions
 
 LOCAL, KAFKA = "local", "kafka"
 _numbers = itertools.count()
@@ -58,10 +61,27 @@ class Deployment:
     http_port: int = 0  # of the workers' health checks; none
 
     @property
+    def store_url(self) -> str:
+        """The version store of this deployment's groups."""
+        return f"file://{self.directory}/versions"
+
+    @property
+    def repository(self) -> Repository:
+        """The versions of the group, opened anew."""
+        return open_group(self.store_url, self.group, self.directory / "test")
+
+    @property
     def keyring(self) -> Keyring:
         return Keyring.parse(self.key)
 
-    def options(self, *, producer: str | None = None, epoch: int = 0, gradient_dtype: str = "F32") -> Options:
+    def options(
+        self,
+        *,
+        producer: str | None = None,
+        epoch: int = 0,
+        gradient_dtype: str = "F32",
+        merge_steps: int = 1,
+    ) -> Options:
         return Options(
             self.log_url,
             self.redis_url,
@@ -71,10 +91,24 @@ class Deployment:
             epoch,
             gradient_dtype=gradient_dtype,
             security=self.security,
+            store_url=self.store_url,
+            data_dir=self.directory / "client",
+            merge_steps=merge_steps,
         )
 
-    def client(self, *, producer: str | None = None, epoch: int = 0, gradient_dtype: str = "F32") -> Client:
-        return Client(self.options(producer=producer, epoch=epoch, gradient_dtype=gradient_dtype))
+    def client(
+        self,
+        *,
+        producer: str | None = None,
+        epoch: int = 0,
+        gradient_dtype: str = "F32",
+        merge_steps: int = 1,
+    ) -> Client:
+        return Client(
+            self.options(
+                producer=producer, epoch=epoch, gradient_dtype=gradient_dtype, merge_steps=merge_steps
+            )
+        )
 
     def spec(
         self,
@@ -111,6 +145,7 @@ class Deployment:
             "DRIFTLINE_REDIS_URL": self.redis_url,
             "DRIFTLINE_GROUP": self.group,
             "DRIFTLINE_KEY": self.key,
+            "DRIFTLINE_STORE_URL": self.store_url,
             "DRIFTLINE_HTTP_PORT": str(self.http_port),
             "DRIFTLINE_SESSION_TIMEOUT_S": str(self.session_timeout),
             "OPENBLAS_NUM_THREADS": "1",
@@ -124,7 +159,10 @@ class Deployment:
         async def run() -> TableAudit:
             servers = Servers.at(self.redis_url)
             async with open_log(self.log_url, self.security) as log:
-                return await audit_table(log, servers, self.keyring, spec.name, spec.shards)
+                versions = StoredVersions(lambda: self.repository)
+                return await audit_table(
+                    log, servers, self.keyring, spec.name, spec.shards, versions=versions
+                )
 
         return asyncio.run(run())
 

@@ -39,7 +39,7 @@ class PlainTable:
     """Rows by id; `rounding` is what the wire does to a summed gradient."""
 
     def __init__(self, spec: TableSpec, rounding: Round = as_f32) -> None:
-        self._spec, self._round = spec, rounding
+        self.spec, self._round = spec, rounding
         self._kind = str(spec.optimizer["kind"])
         self._constants: Constants = constants(spec.optimizer)
         self._rows: dict[int, tuple[Row, State]] = {}
@@ -64,7 +64,7 @@ class PlainTable:
         return np.array(sorted(self._rows), np.uint64)
 
     def _row(self, each: int) -> tuple[Row, State]:
-        spec = self._spec
+        spec = self.spec
         if each not in self._rows:
             born = initial_row(spec.init.seed, spec.init.scale, each, spec.dim)
             return born, initial_state(self._kind, spec.dim)

@@ -10,7 +10,7 @@ import pytest
 from driftline import Client
 from driftline.control import VersionCommitted
 from driftline.errors import VersionRejectedError
-from driftline.versions import fsck, head, line, open_repository, open_store
+from driftline.versions import Manifest, create_branch, fsck, head, line, open_repository, open_store
 from tests.integration.deployment import Deployment, Worker
 from tests.integration.versioning import (
     VersionerProcess,
@@ -20,6 +20,7 @@ from tests.integration.versioning import (
     stored_rows,
 )
 from tests.support import servers
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,42 @@ def test_each_version_is_told_once_and_the_line_is_whole(
     assert newest is not None
     told = [each.version for each in events_of(deployment) if isinstance(each, VersionCommitted)]
     assert sorted(told) == sorted(each.version for each in line(repository, newest))
+
+
+def test_a_rollback_becomes_a_version_and_a_checkout_moves_the_line(
+    deployment: Deployment, client: Client, versioner: VersionerProcess
+) -> None:
+    """Needs clients and aggregators that restore; both read the versioner's store."""
+    spec = deployment.spec()
+    table = client.create_table(spec)
+    rng = np.random.default_rng(5)
+    some = ids(rng)
+
+    def train() -> VersionCommitted:
+        table.push(some, rng.normal(size=(len(some), spec.dim)).astype(np.float32))
+        return client.version_of(client.snapshot())
+
+    first, second = train(), train()
+    repository = repository_of(deployment)
+    client.restore(first.version)
+    until(lambda: newest_of(deployment).base == first.version, "the rollback is a version", seconds=60)
+    back = newest_of(deployment)
+    assert back.parents == (second.version,)
+    assert stored_rows(repository, back, spec.name) == stored_rows(
+        repository, repository.manifest(first.version), spec.name
+    )
+    third = train()
+    assert third.parents == (back.version,)
+    create_branch(repository, "exp", first.version)
+    client.restore(first.version, mode="checkout", branch="exp", scenario="X")
+    fourth = train()
+    assert (fourth.branch, fourth.scenario, fourth.parents) == ("exp", "X", (first.version,))
+
+
+def newest_of(deployment: Deployment) -> Manifest:
+    newest = head(repository_of(deployment), "main")
+    assert newest is not None
+    return newest
 
 
 @pytest.mark.s3

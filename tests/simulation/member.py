@@ -17,6 +17,7 @@ from driftline import topics
 from driftline.errors import LogUnavailableError
 from driftline.frames.headers import Keyring
 from driftline.ops.catalogue import Catalogue
+from driftline.rows.source import VersionSource
 from driftline.shard.spec import TableSpec
 from driftline_services.aggregator.core import Aggregator
 from driftline_services.aggregator.limits import Limits
@@ -25,7 +26,7 @@ from driftline_services.chassis.handler import Batch, Handler, TopicPartition
 from driftline_services.chassis.lanes import Delivery
 from driftline_services.chassis.settings import ChassisSettings
 from tests.simulation.judge import GROUP
-from tests.simulation.world import FakeLog, FakeRedis, World
+from tests.simulation.world import FakeLog, FakeRedis, Process, World
 
 if TYPE_CHECKING:
     from tests.simulation.group import Group
@@ -61,10 +62,17 @@ class Member:
         keyring: Keyring,
         limits: Limits,
         crashed: Callable[[Member, BaseException], None],
+        versions: Callable[[Process], VersionSource] | None = None,
     ) -> None:
         self._enter(name, world, group, log, keyring, crashed)
         self.aggregator = Aggregator(
-            GROUP, self._log, redis.connector(self.process), keyring, self._catalogue, limits
+            GROUP,
+            self._log,
+            redis.connector(self.process),
+            keyring,
+            self._catalogue,
+            limits,
+            versions=versions(self.process) if versions is not None else None,
         )
         self._serve(self.aggregator, [topics.ops(GROUP)])
 
@@ -168,7 +176,9 @@ class Member:
                 continue
             if not records or self._cursors.get(tp) is not cursor:
                 continue
-            batch = Batch(tp.topic, tp.partition, cursor.next, records[-1].offset + 1, records)
+            following = records[-1].offset + 1
+            behind = following % 3 == 0  # right or wrong: it may only delay a commit
+            batch = Batch(tp.topic, tp.partition, cursor.next, following, records, behind)
             cursor.next = batch.next
             await self.chassis.deliver(Delivery(batch, cursor.turn, sum(len(r.value) for r in records)))
             if self._rng.random() < 0.1:  # a slow fetch

@@ -119,17 +119,53 @@ def test_trimming_drops_the_rows_unused_longest_first() -> None:
     assert cache.nbytes <= budget
 
 
-def test_trimming_within_the_budget_or_in_flight_drops_nothing() -> None:
+def test_trimming_within_the_budget_drops_nothing() -> None:
     cache = empty_cache()
     cache.enter(block(dict.fromkeys(range(50), 1.0)))
-    assert cache.trim(cache.nbytes) == 0
-    cache.begin_flight()
-    assert cache.trim(0) == 0
-    cache.end_flight()
+    assert cache.trim(cache.nbytes * 8 // 7 + 8) == 0
     assert cache.trim(0) == 50
     assert (cache.used, cache.alive_count) == (0, 0)
     cache.enter(block({1: 10.0}))  # works on
     assert cache.find(u64([1])).tolist() == [0]
+
+
+def test_trimming_in_flight_keeps_what_flies_and_what_changed_since() -> None:
+    cache = empty_cache()
+    cache.enter(block(dict.fromkeys(range(50), 1.0)))
+    cache.touch(cache.slots(u64([10, 20])), u64([5, 5]), GRADIENT_CAUSE)
+    cache.begin_flight()
+    cache.touch(cache.slots(u64([20])), u64([6]), GRADIENT_CAUSE)
+    assert cache.trim(0) == 48
+    cache.end_flight()
+    assert cache.ids[cache.begin_flight()].tolist() == [20]
+    cache.end_flight()
+    assert cache.trim(0) == 2
+
+
+@pytest.mark.parametrize("batch", [10, 200, 1000])
+def test_a_cache_that_is_trimmed_after_each_batch_stays_within_its_budget(batch: int) -> None:
+    cache, budget = empty_cache(), 500_000
+    for start in range(0, 60_000, batch):
+        cache.slots(np.arange(start, start + batch, dtype=np.uint64))
+        assert cache.nbytes <= budget
+        cache.trim(budget)
+
+
+def test_a_growing_cache_holds_little_that_it_does_not_use() -> None:
+    dim = 64
+    cache = RowCache(dim, lambda ids: np.zeros((len(ids), dim), np.float32), np.zeros(1, np.float32))
+    for start in range(0, 40_000, 500):
+        cache.slots(np.arange(start, start + 500, dtype=np.uint64))
+        assert cache.used < 5_000 or cache.nbytes <= 1.3 * cache.used * (4 * dim + 4 + 24)
+
+
+def test_a_view_of_a_column_outlives_its_growth() -> None:
+    cache = empty_cache()
+    cache.slots(u64([5]))
+    view = cache.rows[:1]
+    cache.slots(np.arange(100, 10_000, dtype=np.uint64))
+    assert view.tolist() == [[5, 6]]
+    assert cache.rows[0].tolist() == [5, 6]
 
 
 class AgainstRedis(RuleBasedStateMachine):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline import TableSpec
+from driftline.client.outbox import Outbox
 from driftline.client.pending import Pending
 from driftline.client.splitting import Sender
 from driftline.errors import FrameError
@@ -51,7 +52,7 @@ def client_frames(sent: list[tuple[int, Outgoing]]) -> list[tuple[object, ...]]:
 
 
 def client() -> Pending:
-    return Pending(Sender(SPEC, bytes(16), 0))
+    return Pending(Outbox(Sender(SPEC, bytes(16), 0)))
 
 
 def batch(**changes: object) -> dict[str, object]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from driftline.client.outbox import Outbox
 from driftline.client.pending import Pending
 from driftline.client.reading import Rows
 from driftline.client.splitting import Sender
@@ -20,7 +21,7 @@ ONES = [[1.0, 1.0]]
 
 
 def pending(dtype: str = "F32") -> Pending:
-    return Pending(Sender(TABLE, P, 3), dtype)
+    return Pending(Outbox(Sender(TABLE, P, 3), dtype))
 
 
 def events(frames: list[tuple[int, Outgoing]]) -> list[Event]:

@@ -18,6 +18,7 @@ from driftline.cli.audit_command import audit
 from driftline.cli.demo_command import demo
 from driftline.cli.dlq_command import app as dlq_app
 from driftline.cli.doctor_command import doctor
+from driftline.cli.drift_command import app as drift_app
 from driftline.cli.options import NEGATIVE_NUMBERS
 from driftline.cli.relog_command import relog
 from driftline.cli.shards_command import app as shards_app
@@ -43,6 +44,7 @@ app.command(context_settings=NEGATIVE_NUMBERS)(where)
 app.command()(audit)
 app.command()(doctor)
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(drift_app, name="drift")
 app.add_typer(config_command.app, name="config")
 
 INTERRUPTED = 130

@@ -7,17 +7,21 @@ said by the position that came with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
 from driftline import topics
-from driftline.client.options import Options
+from driftline.client.asking import Request
+from driftline.client.outbox import Outbox
 from driftline.client.pending import Pending
-from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
-from driftline.client.splitting import Sender, Sequence, as_ids
+from driftline.client.pinned import PinnedReading
+from driftline.client.reading import INIT, PositionQuery, Query, Reading, Rows, check_reading, mixed_for
+from driftline.client.splitting import as_ids
 from driftline.errors import StoreUnavailableError, TimedOutError
+from driftline.rows.connection import Reply
+from driftline.shard.spec import TableSpec
 
 if TYPE_CHECKING:
     from driftline.client.aio import AsyncClient
@@ -28,33 +32,81 @@ READ_POLL = 0.001
 class AsyncTable:
     """A table as one producer sees it."""
 
-    def __init__(self, client: AsyncClient, sender: Sender, options: Options, sequence: Sequence) -> None:
-        self._client, self.spec = client, sender.spec
-        self._topic = topics.gradients(sender.spec.name)
-        self.pending = Pending(sender, options.gradient_dtype, sequence=sequence)
+    def __init__(self, client: AsyncClient, spec: TableSpec, outbox: Outbox) -> None:
+        self._client, self.spec = client, spec
+        self._topic = topics.gradients(spec.name)
+        self.pending = Pending(outbox)
 
     async def get(
-        self, ids: ArrayLike, *, on_missing: str = INIT, read_your_writes: bool = False, timeout: float = 30.0
+        self,
+        ids: ArrayLike,
+        *,
+        on_missing: str = INIT,
+        read_your_writes: bool = False,
+        version: str | None = None,
+        consistent: str | None = None,
+        timeout: float = 30.0,
     ) -> Rows:
         """Return the rows of `ids`, in their order; one round trip.
 
         An id without a row gets the row it will be born with (`init`), zeros, NaN (`mask`), or
         an InputError (`raise`). `read_your_writes` waits until the rows include everything this
-        client has pushed. Raises StoreUnavailableError, TimedOutError.
+        client has pushed. `version` reads a deployed version instead of the live rows. With
+        `consistent="epoch"` no row is from before a restore and another from behind it: such answers
+        are asked for again. Raises StoreUnavailableError, TimedOutError, NotDeployedError.
         """
-        check_on_missing(on_missing)
+        check_reading(on_missing, consistent, version)
         query = Query.of(as_ids(ids), self.spec.shards)
         if read_your_writes:
             await self.wait_readable(timeout=timeout)
-        answers = await self._client.asker.ask(self.spec.name, query.requests(self.spec.name))
-        rows = query.decode(answers, self.spec, on_missing)
+        if version is not None:
+            pinned = PinnedReading(query, self.spec, version)
+            await self._deliver(pinned.requests(), pinned.take)
+            return pinned.rows(on_missing)
+        if consistent is None:
+            reading = await self._read(query, query.requests(self.spec.name))
+        else:
+            reading = await self._read_consistently(query, timeout)
+        rows = reading.rows(on_missing)
         self.pending.note_read(rows)
+        self.note_epochs(rows)
         return rows
+
+    async def _read(self, query: Query, requests: Sequence[Request]) -> Reading:
+        reading = Reading(query, self.spec)
+        await self._deliver(requests, reading.take)
+        return reading
+
+    async def _read_consistently(self, query: Query, timeout: float) -> Reading:
+        requests = query.requests_twice(self.spec.name)
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    reading = await self._read(query, requests)
+                    if not reading.mixed:
+                        return reading
+                    await asyncio.sleep(READ_POLL)
+        except TimeoutError:
+            raise TimedOutError(mixed_for(self.spec.name, timeout)) from None
+
+    async def _deliver(
+        self, requests: Sequence[Request], take: Callable[[int, Sequence[Reply]], None]
+    ) -> None:
+        answers, at = await self._client.asker.ask(self.spec.name, requests), 0
+        for request in requests:
+            take(request.shard, answers[at : at + request.replies])
+            at += request.replies
+
+    def note_epochs(self, rows: Rows) -> None:
+        """Tell whoever wants to know if the epochs of these rows show a restore. In the client's loop."""
+        epoch = self._client.notices.news(self.spec.name, rows.epoch)
+        if epoch is not None:
+            self._client.notices.tell(self.spec.name, epoch, self.spec.shards)
 
     async def wait_readable(self, *, timeout: float = 30.0) -> None:
         """Return once a read includes everything this client has pushed to this table.
 
-        Raises TimedOutError.
+        Raises TimedOutError, and HalfMergedError like `AsyncClient.flush`.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -86,10 +138,10 @@ class AsyncTable:
     ) -> None:
         """Queue gradients; they are applied exactly once, however often they are sent.
 
-        Duplicates are summed. `read` is `rows.read` of the rows the gradients were made from
-        (default: the oldest read since the last push). `step` must rise (default: a counter).
-        `traceparent` travels as a header. Raises InputError, RepeatedStepError. Waits only while
-        the push buffer is full.
+        Duplicates are summed, over all of the `merge_steps` steps that travel together. `read` is
+        `rows.read` of the rows the gradients were made from (default: the oldest read since the
+        last push). `step` must rise (default: a counter). `traceparent` travels as a header.
+        Raises InputError, RepeatedStepError. Waits only while the push buffer is full.
         """
         await self._client.publisher.put(
             self._topic, lambda: self.pending.push(ids, grads, step, read, lr, traceparent)

@@ -7,6 +7,7 @@ Pure: what is asked of one server is one pipeline.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,12 @@ from driftline.rows.resp import Bytes
 _ELSEWHERE = (MovedError, AskError, ClusterDownError, TryAgainError, ReadOnlyError)
 
 
+@functools.lru_cache(1 << 14)
+def position_command(table: str, shard: int, fields: tuple[bytes, ...]) -> bytes:
+    """Return the command that reads fields of a shard's position, and where it has moved to."""
+    return resp.command(b"HMGET", ShardKeys.of(table, shard).position, *fields, b"moved_to")
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Commands about one shard; the first asks for fields of its position, `moved_to` last."""
@@ -31,8 +38,7 @@ class Request:
     @classmethod
     def of(cls, table: str, shard: int, fields: Sequence[bytes], *more: Bytes, replies: int = 1) -> Request:
         """Ask for `fields` of the position, then what `more` holds; `replies` in all."""
-        head = resp.command(b"HMGET", ShardKeys.of(table, shard).position, *fields, b"moved_to")
-        return cls(shard, (head, *more), replies)
+        return cls(shard, (position_command(table, shard, tuple(fields)), *more), replies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +75,19 @@ def pipelines(requests: Sequence[Request], homes: Mapping[int, str]) -> dict[str
     return {endpoint: Pipeline(tuple(part)) for endpoint, part in grouped.items()}
 
 
+def is_elsewhere(replies: Sequence[Reply]) -> bool:
+    """Tell whether an answer says that its shard is not where it was asked for."""
+    head = replies[0]
+    if isinstance(head, list):
+        return head[-1] is not None or any(isinstance(reply, _ELSEWHERE) for reply in replies)
+    return isinstance(head, _ELSEWHERE)
+
+
 def elsewhere(answers: Mapping[int, Sequence[Reply]]) -> list[int]:
     """Return the shards whose answers say that they are not where they were asked for."""
-    return [shard for shard, replies in answers.items() if _is_elsewhere(replies)]
+    return [shard for shard, replies in answers.items() if is_elsewhere(replies)]
 
 
 def in_order(requests: Sequence[Request], answers: Mapping[int, Sequence[Reply]]) -> list[Reply]:
     """Return all replies in the order of the requests."""
     return [reply for request in requests for reply in answers[request.shard]]
-
-
-def _is_elsewhere(replies: Sequence[Reply]) -> bool:
-    head = replies[0]
-    if isinstance(head, list):
-        return head[-1] is not None or any(isinstance(reply, _ELSEWHERE) for reply in replies)
-    return isinstance(head, _ELSEWHERE)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from driftline.log.security import OPEN, KafkaSecurity
 
@@ -26,6 +27,10 @@ class Options:
     push_buffer_bytes: int = 64 << 20
     gradient_dtype: str = "F32"
     security: KafkaSecurity = OPEN  # of kafka:// connections
+    merge_steps: int = 1  # steps whose gradients are summed before they are sent
+    store_url: str | None = None  # of the versions; None: below `data_dir`
+    data_dir: Path = Path(".driftline")
+    version_cache_dir: Path | None = None  # for objects that are fetched; None: below `data_dir`
 
 
 @dataclass(frozen=True, slots=True)

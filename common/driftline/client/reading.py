@@ -6,14 +6,15 @@ the rows are at least as new as the position says. Pure: packs and unpacks bytes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.client.asking import Request
+from driftline.client.asking import Request, position_command
 from driftline.errors import InputError, StoreUnavailableError
 from driftline.ids import lsn, shard_of
 from driftline.rows import resp
@@ -24,6 +25,8 @@ from driftline.shard.spec import TableSpec
 
 INIT, ZERO, RAISE, MASK = "init", "zero", "raise", "mask"
 ON_MISSING = (INIT, ZERO, RAISE, MASK)
+EPOCH = "epoch"
+"""For reads that must not mix what was before a restore with what is behind it."""
 _POSITION = (b"next", b"gen", b"epoch")
 
 
@@ -39,6 +42,16 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+
+@functools.lru_cache(1 << 14)
+def _command(table: str, shard: int) -> bytes:
+    """Return the name and the key of the command that reads rows of a shard."""
+    return _hmget(ShardKeys.of(table, shard).values)
+
+
+def _hmget(key: bytes) -> bytes:
+    return resp.head(2, b"HMGET", key).removeprefix(b"*2\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,54 +72,105 @@ class Query:
 
     def requests(self, table: str) -> list[Request]:
         """Return what to ask of each shard: its position, then its rows."""
-        grouped = self.ids[self.order]
-        asked: list[Request] = []
+        return [
+            Request.of(table, shard, _POSITION, *rows, replies=2)
+            for shard, rows in self.arguments(lambda shard: ShardKeys.of(table, shard).values, table)
+        ]
+
+    def requests_twice(self, table: str) -> list[Request]:
+        """Return what to ask of each shard: its position, its rows, and its position once more."""
+        return [
+            Request.of(table, shard, _POSITION, *rows, position_command(table, shard, _POSITION), replies=3)
+            for shard, rows in self.arguments(lambda shard: ShardKeys.of(table, shard).values, table)
+        ]
+
+    def arguments(
+        self, key: Callable[[int], bytes], live: str | None = None
+    ) -> Iterator[tuple[int, tuple[bytes, memoryview]]]:
+        """Yield each shard and the command that reads its ids from the hash `key(shard)`, in two pieces.
+
+        `live`: the table whose live rows these are; their commands are kept.
+        """
+        arguments = resp.id_arguments(self.ids[self.order])
         begin = 0
         for shard, count in self.counts.items():
-            rows = resp.on_ids(b"HMGET", ShardKeys.of(table, shard).values, grouped[begin : begin + count])
-            asked.append(Request.of(table, shard, _POSITION, *rows, replies=2))
+            name = _command(live, shard) if live is not None else _hmget(key(shard))
+            rows = arguments[begin * resp.ID_ARGUMENT : (begin + count) * resp.ID_ARGUMENT]
+            yield shard, (b"*%d\r\n%b" % (2 + count, name), rows)
             begin += count
-        return asked
 
     def decode(self, replies: Sequence[Reply], spec: TableSpec, on_missing: str) -> Rows:
         """Return the rows in the replies to `requests`. Raises InputError for missing rows on `raise`."""
+        reading = Reading(self, spec)
+        for at, shard in enumerate(self.counts):
+            reading.take(shard, replies[2 * at : 2 * at + 2])
+        return reading.rows(on_missing)
+
+
+class Reading:
+    """The rows of one query while answers arrive; taking a shard's answer again replaces the first one."""
+
+    def __init__(self, query: Query, spec: TableSpec) -> None:
+        self._query, self._spec = query, spec
+        layout = RowLayout.of(spec)
+        self._value_bytes, self._fields = layout.value_bytes, layout.fields
+        n = len(query.ids)
+        self._vectors, self._found = np.empty((n, spec.dim), np.float32), np.ones(n, bool)
+        self._lsn = np.empty(n, np.uint64)
+        self._gaps: set[int] = set()  # shards with rows missing
+        self._read: dict[int, int] = {}
+        self._epoch: dict[int, int] = {}
+        self._torn: set[int] = set()  # shards that were restored while they were read
+        self._places: dict[int, NDArray[np.intp]] = {}
+        begin = 0
+        for shard, count in query.counts.items():
+            self._places[shard] = query.order[begin : begin + count]
+            begin += count
+
+    def take(self, shard: int, replies: Sequence[Reply]) -> None:
+        """Enter the answer of one shard. Raises StoreUnavailableError where Redis refused."""
         for reply in replies:
             if not isinstance(reply, list):
-                raise StoreUnavailableError(f"Redis refused a read of table {spec.name}: {reply!r}")
-        values: list[bytes | None] = []
-        read: dict[int, int] = {}
-        epoch: dict[int, int] = {}
-        for at, shard in enumerate(self.counts):
-            following, generation, restores, _ = cast("list[bytes | None]", replies[2 * at])
-            if following is not None and generation is not None:
-                read[shard] = lsn(int(generation), int(following))
-                epoch[shard] = int(restores or b"0")
-            values += cast("list[bytes | None]", replies[2 * at + 1])
-        layout = RowLayout.of(spec)
-        present, packed = join(values, layout.value_bytes)
-        found, raw = np.empty(len(present), bool), np.empty_like(packed[:, : layout.row_bytes + 8])
-        found[self.order] = present
-        raw[self.order] = packed[:, : layout.row_bytes + 8]
-        vectors = np.ascontiguousarray(raw[:, : layout.row_bytes]).view("<f4")
-        last = np.ascontiguousarray(raw[:, layout.row_bytes :]).view("<u8")[:, 0]
-        self._fill(vectors, found, spec, on_missing)
-        return Rows(vectors, found, last, read, epoch)
+                raise StoreUnavailableError(f"Redis refused a read of table {self._spec.name}: {reply!r}")
+        following, generation, restores, _ = cast("list[bytes | None]", replies[0])
+        if following is not None and generation is not None:
+            self._read[shard] = lsn(int(generation), int(following))
+            self._epoch[shard] = int(restores or b"0")
+            self._torn.discard(shard)
+            if len(replies) > 2 and cast("list[bytes | None]", replies[2])[2] != restores:
+                self._torn.add(shard)
+        values, places = cast("list[bytes | None]", replies[1]), self._places[shard]
+        present, joined = join(values, self._value_bytes)
+        fields = np.frombuffer(joined, self._fields)  # scattered from where they lie, without a copy
+        self._vectors[places] = fields["row"]
+        self._lsn[places] = fields["lsn"]
+        if present is not None:
+            self._found[places] = present
+            self._gaps.add(shard)
+        elif shard in self._gaps:  # taken before, with rows missing
+            self._found[places] = True
 
-    def _fill(
-        self, vectors: NDArray[np.float32], found: NDArray[np.bool_], spec: TableSpec, on_missing: str
-    ) -> None:
-        if found.all() or on_missing == ZERO:
-            return
-        absent = ~found
-        if on_missing == RAISE:
-            raise InputError(
-                f"table {spec.name}: {np.count_nonzero(absent)} of {len(found)} ids have no row, "
-                f"the first is {self.ids[absent][0]}"
-            )
-        if on_missing == MASK:
-            vectors[absent] = np.nan
-        else:
-            vectors[absent] = initial_rows(self.ids[absent], spec.dim, spec.init.seed, spec.scale)
+    @property
+    def mixed(self) -> bool:
+        """Whether the rows may be from before and behind a restore; to be asked after `requests_twice`."""
+        return bool(self._torn) or len(set(self._epoch.values())) > 1
+
+    def rows(self, on_missing: str) -> Rows:
+        """Return all of them, in the order of the ids. Raises InputError for missing rows on `raise`."""
+        vectors, found = self._vectors, self._found
+        if not found.all() and on_missing != ZERO:
+            absent = ~found
+            ids, spec = self._query.ids, self._spec
+            if on_missing == RAISE:
+                raise InputError(
+                    f"table {spec.name}: {np.count_nonzero(absent)} of {len(found)} ids have no row, "
+                    f"the first is {ids[absent][0]}"
+                )
+            if on_missing == MASK:
+                vectors[absent] = np.nan
+            else:
+                vectors[absent] = initial_rows(ids[absent], spec.dim, spec.init.seed, spec.scale)
+        return Rows(vectors, found, self._lsn, self._read, self._epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +192,23 @@ class PositionQuery:
             isinstance(reply, list) and isinstance(reply[0], bytes) and int(reply[0]) >= offset
             for reply, offset in zip(replies, self.offsets, strict=True)
         )
+
+
+def check_reading(on_missing: str, consistent: str | None, version: str | None) -> None:
+    """Raise InputError unless the arguments of a read make sense, each and together."""
+    check_on_missing(on_missing)
+    if consistent not in (None, EPOCH):
+        raise InputError(f"consistent {consistent!r}: {EPOCH!r} or None")
+    if version is not None and consistent is not None:
+        raise InputError("a deployed version never changes: consistent= goes with the live rows only")
+
+
+def mixed_for(table: str, seconds: float) -> str:
+    """Return what to say of a table whose shards are at different epochs for too long."""
+    return (
+        f"table {table}: its shards are at different epochs for {seconds} s, one waits for its version; "
+        "`/readyz` of the aggregators says which and why"
+    )
 
 
 def check_on_missing(on_missing: str) -> None:

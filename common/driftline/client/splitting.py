@@ -91,8 +91,11 @@ class Sequence:
         self._step = -1
         self._part = 0
 
-    def begin(self, step: int | None) -> None:
-        """Start `step`, or the next one. Raises RepeatedStepError if it does not rise."""
+    def next(self, step: int | None) -> int:
+        """Return the number of a push at `step`, or at the next one, without beginning it.
+
+        Raises RepeatedStepError if it does not rise.
+        """
         if step is None:
             self._check_named("push")
             step = self._step + 1
@@ -102,14 +105,25 @@ class Sequence:
             raise RepeatedStepError(
                 f"step {step} was pushed before (the last was {self._step}); steps of one producer must rise"
             )
-        self._step, self._part = step, 0
+        return step
+
+    def begin(self, step: int | None) -> None:
+        """Start `step`, or the next one. Raises RepeatedStepError if it does not rise."""
+        self._step, self._part = self.next(step), 0
+
+    def check_more(self, step: int | None) -> None:
+        """Raise what `more` would raise."""
+        if step is not None:
+            self.next(step)
+        elif self._step < 0:
+            self._check_named("upsert or delete before the first push")
 
     def more(self, step: int | None) -> None:
         """Start `step` for what is sent besides gradients, or go on within the last one."""
+        self.check_more(step)
         if step is not None:
             self.begin(step)
         elif self._step < 0:
-            self._check_named("upsert or delete before the first push")
             self._step = 0
 
     def _check_named(self, call: str) -> None:
@@ -141,7 +155,7 @@ def gradient_frames(
     sequence: Sequence,
     ids: NDArray[np.uint64],
     grads: NDArray[np.float32],
-    read: Mapping[int, int],
+    read: Mapping[int, int | None],
     lr: np.float32 | None,
 ) -> list[Gradient]:
     """Return the frames of one push, distinct sorted `ids`; `read` maps shard to LSN."""

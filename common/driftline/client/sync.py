@@ -20,15 +20,19 @@ from numpy.typing import ArrayLike
 from driftline.client.aio import AsyncClient
 from driftline.client.aio_table import READ_POLL, AsyncTable
 from driftline.client.asking import Request
+from driftline.client.notices import OnRolledBack
 from driftline.client.operations import Requested
 from driftline.client.options import Options, Snapshot
-from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
+from driftline.client.pinned import PinnedReading
+from driftline.client.reading import INIT, PositionQuery, Query, Reading, Rows, check_reading, mixed_for
+from driftline.client.restoring import Restored, RestoredRows
 from driftline.client.splitting import as_ids
-from driftline.client.sync_asker import SyncAsker
+from driftline.client.sync_asker import SyncAsker, Take
 from driftline.client.versioning import BackupFact, NodeRollback
 from driftline.control import VersionCommitted
 from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError
 from driftline.rows.connection import Reply
+from driftline.shard.restore import ROLLBACK
 from driftline.shard.spec import TableSpec
 
 _Result = TypeVar("_Result")
@@ -129,8 +133,12 @@ class Client:
         return self.run(self._client.backups())
 
     def flush(self, *, timeout: float | None = None) -> None:
-        """Return when everything pushed is acknowledged by the log. Raises TimedOutError."""
+        """Return when everything pushed is acknowledged by the log: see `AsyncClient.flush`."""
         self.run(self._client.flush(timeout=timeout))
+
+    def cut(self) -> None:
+        """Queue what waits to be merged with later steps: see `AsyncClient.cut`."""
+        self.run(self._client.cut())
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Run `work` in the client's own loop and return its result; Ctrl-C cancels it.
@@ -154,9 +162,56 @@ class Client:
         """Return the replies of shards, one round trip per server: see `Asker.ask`."""
         return self._asker.ask(table, requests)
 
+    def deliver(self, table: str, requests: Sequence[Request], take: Take) -> None:
+        """Hand over the replies of shards as they arrive: see `SyncAsker.deliver`."""
+        self._asker.deliver(table, requests, take)
+
     def home(self, table: str, shard: int) -> str:
         """Return the URL of the Redis process that holds a shard, with its credentials."""
         return self.run(self._client.asker.locate(table, [shard]))[shard]
+
+    def restore(
+        self,
+        version: str,
+        *,
+        mode: str = ROLLBACK,
+        branch: str | None = None,
+        scenario: str | None = None,
+        timeout: float = 600.0,
+    ) -> Restored:
+        """Put all tables of the group back to a version: see `AsyncClient.restore`."""
+        work = self._client.restore(version, mode=mode, branch=branch, scenario=scenario, timeout=timeout)
+        return self.run(work)
+
+    def restore_rows(
+        self, table: str, ids: ArrayLike, version: str, *, timeout: float = 60.0
+    ) -> RestoredRows:
+        """Put single rows back as they were in a version: see `AsyncClient.restore_rows`."""
+        return self.run(self._client.restore_rows(table, ids, version, timeout=timeout))
+
+    def deploy(self, version: str, *, timeout: float = 600.0) -> str:
+        """Have a version readable beside the live rows: see `AsyncClient.deploy`."""
+        return self.run(self._client.deploy(version, timeout=timeout))
+
+    def undeploy(self, version: str, *, timeout: float = 60.0) -> str:
+        """Have a version no longer readable beside the live rows: see `AsyncClient.undeploy`."""
+        return self.run(self._client.undeploy(version, timeout=timeout))
+
+    @property
+    def asynchronous(self) -> AsyncClient:
+        """The client underneath, for `run`."""
+        return self._client
+
+    def on_rolled_back(self, listener: OnRolledBack) -> None:
+        """Call `listener` when a read shows that its table was restored; in a thread of the client's."""
+        self._client.on_rolled_back(listener)
+
+    def note_epochs(self, spec: TableSpec, rows: Rows) -> None:
+        """Tell whoever wants to know if the epochs of these rows show a restore."""
+        notices = self._client.notices
+        epoch = notices.news(spec.name, rows.epoch)
+        if epoch is not None:
+            self._loop.call_soon_threadsafe(notices.tell, spec.name, epoch, spec.shards)
 
     def move_shard(self, table: str, shard: int, server: str) -> Requested:
         """Ask for a shard to be moved to another Redis server: see `AsyncClient.move_shard`."""
@@ -175,17 +230,44 @@ class Table:
         return self._table.spec
 
     def get(
-        self, ids: ArrayLike, *, on_missing: str = INIT, read_your_writes: bool = False, timeout: float = 30.0
+        self,
+        ids: ArrayLike,
+        *,
+        on_missing: str = INIT,
+        read_your_writes: bool = False,
+        version: str | None = None,
+        consistent: str | None = None,
+        timeout: float = 30.0,
     ) -> Rows:
         """Return the rows of `ids`, in their order; one round trip: see `AsyncTable.get`."""
-        check_on_missing(on_missing)
+        check_reading(on_missing, consistent, version)
         query = Query.of(as_ids(ids), self.spec.shards)
         if read_your_writes:
             self.wait_readable(timeout=timeout)
-        answers = self._client.ask(self.spec.name, query.requests(self.spec.name))
-        rows = query.decode(answers, self.spec, on_missing)
+        if version is not None:
+            pinned = PinnedReading(query, self.spec, version)
+            self._client.deliver(self.spec.name, pinned.requests(), pinned.take)
+            return pinned.rows(on_missing)
+        if consistent is None:
+            reading = Reading(query, self.spec)
+            self._client.deliver(self.spec.name, query.requests(self.spec.name), reading.take)
+        else:
+            reading = self._read_consistently(query, timeout)
+        rows = reading.rows(on_missing)
         self._table.pending.note_read(rows)
+        self._client.note_epochs(self.spec, rows)
         return rows
+
+    def _read_consistently(self, query: Query, timeout: float) -> Reading:
+        deadline, requests = time.monotonic() + timeout, query.requests_twice(self.spec.name)
+        while True:
+            reading = Reading(query, self.spec)
+            self._client.deliver(self.spec.name, requests, reading.take)
+            if not reading.mixed:
+                return reading
+            if time.monotonic() > deadline:
+                raise TimedOutError(mixed_for(self.spec.name, timeout))
+            time.sleep(READ_POLL)
 
     def wait_readable(self, *, timeout: float = 30.0) -> None:
         """Return once a read includes everything this client has pushed: see `AsyncTable.wait_readable`."""

@@ -11,6 +11,7 @@ first bytes. The hash tag keeps a shard's keys in one slot of a Redis Cluster.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -91,6 +92,11 @@ class RowLayout:
         """Whether there is a second hash."""
         return not self.inline
 
+    @property
+    def fields(self) -> np.dtype[np.void]:
+        """What of a value readers look at: `row` and `lsn`, at their places."""
+        return _fields(self.row_bytes, self.value_bytes)
+
     def pack(
         self,
         rows: NDArray[np.float32],
@@ -116,7 +122,7 @@ class RowLayout:
         Raises PositionError when the values together have another length than the table's spec
         gives them, or when a row lacks its state.
         """
-        present, packed = join(values, self.value_bytes)
+        present, packed = _matrix(values, self.value_bytes)
         at = self.row_bytes
         lsn = np.ascontiguousarray(packed[:, at : at + _LSN]).view("<u8")[:, 0]
         ordinals = np.ascontiguousarray(packed[:, at + _LSN : at + _LSN + _ORDINAL]).view("<u4")[:, 0]
@@ -126,24 +132,40 @@ class RowLayout:
         elif states is None:
             state = np.ascontiguousarray(packed[:, at + _LSN + _ORDINAL :]).view("<f4")
         else:
-            stated, joined = join(states, 4 * self.state_size)
+            stated, joined = _matrix(states, 4 * self.state_size)
             if (present & ~stated).any():
                 raise PositionError(f"row {ids[present & ~stated][0]} is stored without its optimizer state")
             state = joined.view("<f4")
         return RowBlock(ids, present, rows, state, lsn, ordinals)
 
 
-def join(values: Sequence[bytes | None], length: int) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
-    """Return which values exist, and all of them as (n, length) bytes, zero where missing."""
-    if None in values:
-        present = np.array([value is not None for value in values], bool)
+@functools.cache
+def _fields(row_bytes: int, value_bytes: int) -> np.dtype[np.void]:
+    formats = [("<f4", (row_bytes // 4,)), "<u8"]
+    return np.dtype(
+        {"names": ["row", "lsn"], "formats": formats, "offsets": [0, row_bytes], "itemsize": value_bytes}
+    )
+
+
+def join(values: Sequence[bytes | None], length: int) -> tuple[NDArray[np.bool_] | None, bytes]:
+    """Return which values exist (None: all of them), and all as bytes, `length` each, zero where missing."""
+    present = None
+    try:
+        joined = b"".join(cast(Sequence[bytes], values))
+    except TypeError:  # a None among them, which is the rarer case
         zero = bytes(length)
         joined = b"".join([zero if value is None else value for value in values])
-    else:
-        present = np.ones(len(values), bool)
-        joined = b"".join(cast(Sequence[bytes], values))
+        present = np.array([value is not None for value in values], bool)
     if len(joined) != length * len(values):
         raise PositionError(f"stored values have {len(joined)} bytes for {len(values)} rows of {length}")
+    return present, joined
+
+
+def _matrix(values: Sequence[bytes | None], length: int) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    """Return which values exist, and all of them as (n, length) bytes, zero where missing."""
+    present, joined = join(values, length)
+    if present is None:
+        present = np.ones(len(values), bool)
     return present, np.frombuffer(joined, np.uint8).reshape(-1, length)
 
 

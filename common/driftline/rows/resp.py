@@ -15,11 +15,12 @@ Bytes = bytes | memoryview
 _ID_HEAD = np.frombuffer(b"$8\r\n", np.uint8)
 _END = np.frombuffer(b"\r\n", np.uint8)
 ID_BYTES = 8
+ID_ARGUMENT = len(_ID_HEAD) + ID_BYTES + len(_END)
 
 
 def command(*arguments: bytes) -> bytes:
     """Return one command with arguments of any lengths."""
-    return _head(len(arguments), *arguments)
+    return head(len(arguments), *arguments)
 
 
 def hset(key: bytes, ids: NDArray[np.uint64], values: NDArray[np.uint8]) -> list[Bytes]:
@@ -33,17 +34,22 @@ def hset(key: bytes, ids: NDArray[np.uint64], values: NDArray[np.uint8]) -> list
     block[:, start + ID_BYTES : value] = middle
     block[:, value : value + length] = values
     block[:, value + length :] = _END
-    return [_head(2 + 2 * n, b"HSET", key), block.data.cast("B")]
+    return [head(2 + 2 * n, b"HSET", key), block.data.cast("B")]
 
 
 def on_ids(name: bytes, key: bytes, ids: NDArray[np.uint64]) -> list[Bytes]:
     """Return `name key id …` for n ≥ 1 ids: HMGET, HDEL."""
+    return [head(2 + len(ids), name, key), id_arguments(ids)]
+
+
+def id_arguments(ids: NDArray[np.uint64]) -> memoryview:
+    """Return n ids as arguments of a command, ID_ARGUMENT bytes each: a slice of them is a command's rest."""
     start = len(_ID_HEAD)
-    block = np.empty((len(ids), start + ID_BYTES + len(_END)), np.uint8)
+    block = np.empty((len(ids), ID_ARGUMENT), np.uint8)
     block[:, :start] = _ID_HEAD
     block[:, start : start + ID_BYTES] = id_bytes(ids)
     block[:, start + ID_BYTES :] = _END
-    return [_head(2 + len(ids), name, key), block.data.cast("B")]
+    return block.reshape(-1).data
 
 
 def id_bytes(ids: NDArray[np.uint64]) -> NDArray[np.uint8]:
@@ -51,6 +57,7 @@ def id_bytes(ids: NDArray[np.uint64]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(ids, dtype="<u8").view(np.uint8).reshape(-1, ID_BYTES)
 
 
-def _head(count: int, *arguments: bytes) -> bytes:
+def head(count: int, *arguments: bytes) -> bytes:
+    """Return the begin of a command of `count` arguments, of which these are the first."""
     sized = (b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments)
     return b"".join((b"*%d\r\n" % count, *sized))

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from driftline.shard.dictionary import NOT_FOUND, Dictionary
 
 CLEAN, DIRTY, IN_FLIGHT = np.uint8(0), np.uint8(1), np.uint8(2)
-_GROWTH = 1.5
+_GROWTH = 16  # a cache grows by a sixteenth: more would lie idle, and growing in place costs little
+_ROOM = 8  # part of a budget that is kept free for the next batch
+_MOVED = 4096
 _FIRST_CAPACITY = 256
 
 
@@ -60,13 +62,10 @@ class RowCache:
         self.alive = np.zeros(capacity, bool)
         self._status = np.zeros(capacity, np.uint8)
         self._last_use = np.zeros(capacity, np.uint32)
+        self.row_bytes = sum(int(getattr(self, name)[0].nbytes) for name in self._COLUMNS)
+        """Bytes one slot takes in all arrays together."""
 
     _COLUMNS = ("ids", "rows", "state", "lsn", "ordinals", "flags", "alive", "_status", "_last_use")
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes one slot takes in all arrays together."""
-        return sum(int(getattr(self, name)[0].nbytes) for name in self._COLUMNS)
 
     @property
     def dirty_bytes(self) -> int:
@@ -118,6 +117,16 @@ class RowCache:
         self.state[slots] = self._initial_state
         self.alive[slots] = False
 
+    def clear(self) -> None:
+        """Forget every row, dirty ones too: what the shard holds has been replaced as a whole."""
+        assert self._in_flight is None, "a flight is under way"
+        self.used = self.alive_count = self.dirty_count = 0
+        self._dirty.clear()
+        self._dictionary = Dictionary()
+        for name in self._COLUMNS:
+            getattr(self, name)[:_FIRST_CAPACITY] = 0  # what stays allocated, as if new
+            self._resize(name, _FIRST_CAPACITY)
+
     def give_birth(self, slots: NDArray[np.int32], first_ordinal: int) -> None:
         """Make dead `slots` alive, with ordinals in the order given."""
         self.ordinals[slots] = np.arange(first_ordinal, first_ordinal + len(slots), dtype=np.uint32)
@@ -152,11 +161,12 @@ class RowCache:
         self._in_flight = None
 
     def trim(self, budget: int) -> int:
-        """Drop clean rows, those unused longest first, to about half of `budget` bytes once over it.
+        """Drop clean rows, those unused longest first, to about half of `budget` bytes once near it.
 
-        Returns how many were dropped; 0 while a flight is under way.
+        Near is seven eighths: the budget is kept as long as a batch brings no more than the rest
+        and what growing adds to it. Returns how many rows were dropped.
         """
-        if self._in_flight is not None or self.nbytes <= budget:
+        if self.nbytes <= budget - budget // _ROOM:
             return 0
         status = self._status[: self.used]
         clean = np.flatnonzero(status == CLEAN).astype(np.int32)
@@ -165,21 +175,24 @@ class RowCache:
             return 0
         by_use = clean[np.argsort(self._last_use[clean], kind="stable")]
         keep = np.sort(np.concatenate((by_use[len(clean) - room :], np.flatnonzero(status != CLEAN))))
+        del status
         dropped = self.used - len(keep)
         for name in self._COLUMNS:
-            setattr(self, name, getattr(self, name)[keep])  # copies: the old arrays are freed
+            _move_down(getattr(self, name), keep)
+            getattr(self, name)[len(keep) : _FIRST_CAPACITY] = 0  # what stays allocated, as if new
+            self._resize(name, max(len(keep), _FIRST_CAPACITY))
         self.used = len(keep)
-        self.alive_count = int(np.count_nonzero(self.alive))
+        self.alive_count = int(np.count_nonzero(self.alive[: self.used]))
         self._dictionary.rebuild(np.arange(self.used, dtype=np.int32), self.ids)
-        self._dirty = [np.flatnonzero(self._status == DIRTY).astype(np.int32)]
-        if self.used == 0:
-            self._grow(_FIRST_CAPACITY)
+        self._dirty = [np.flatnonzero(self._status[: self.used] == DIRTY).astype(np.int32)]
+        if self._in_flight is not None:  # what was changed since is dirty, and has no part in the landing
+            self._in_flight = np.flatnonzero(self._status[: self.used] == IN_FLIGHT).astype(np.int32)
         return dropped
 
     def _append(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
         start, end = self.used, self.used + len(ids)
         if end > len(self.ids):
-            self._grow(max(end, int(len(self.ids) * _GROWTH)))
+            self._grow(max(end, len(self.ids) + len(self.ids) // _GROWTH))
         slots = np.arange(start, end, dtype=np.int32)
         self.ids[start:end] = ids
         self.alive[start:end] = False
@@ -191,7 +204,23 @@ class RowCache:
 
     def _grow(self, capacity: int) -> None:
         for name in self._COLUMNS:
-            old = getattr(self, name)
-            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
-            new[: self.used] = old[: self.used]
-            setattr(self, name, new)
+            self._resize(name, capacity)
+
+    def _resize(self, name: str, capacity: int) -> None:
+        """Give a column another capacity, where it lies if nobody looks at it: else old and new would both
+        be in memory, and rows of a growing cache be copied again and again."""
+        column: NDArray[np.generic] = self.__dict__.pop(name)
+        try:
+            column.resize((capacity, *column.shape[1:]))
+        except ValueError:  # a view of it is in use
+            old, column = column, np.zeros((capacity, *column.shape[1:]), column.dtype)
+            kept = min(capacity, len(old))
+            column[:kept] = old[:kept]
+        self.__dict__[name] = column
+
+
+def _move_down(column: NDArray[np.generic], keep: NDArray[np.intp]) -> None:
+    """Move the entries `keep`, ascending, to the front, a few at a time."""
+    for start in range(0, len(keep), _MOVED):
+        some = keep[start : start + _MOVED]
+        column[start : start + len(some)] = column[some]

@@ -56,7 +56,7 @@ class Dictionary:
 
     def rebuild(self, slots: NDArray[np.int32], keys: NDArray[np.uint64]) -> None:
         """Forget everything and enter `keys[slots]`."""
-        self._bits = max(_MIN_BITS, (4 * max(len(slots), 1) - 1).bit_length())
+        self._bits = max(_MIN_BITS, (2 * max(len(slots), 1) - 1).bit_length())
         self._table = np.full(1 << self._bits, _EMPTY, np.int32)
         self._place(slots, keys)
 

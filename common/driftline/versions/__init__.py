@@ -17,6 +17,8 @@ from driftline.versions.labels import (
     Resolved,
     branches,
     create_branch,
+    deploy,
+    deployments,
     head,
     line,
     pin,
@@ -26,6 +28,7 @@ from driftline.versions.labels import (
     resolve,
     set_tag,
     tags,
+    undeploy,
     unpin,
 )
 from driftline.versions.manifest import MAIN, Attachment, Manifest, PartManifest, Place, TableManifest
@@ -71,6 +74,8 @@ __all__ = [
     "commit",
     "complete",
     "create_branch",
+    "deploy",
+    "deployments",
     "diff",
     "drop_fragments",
     "explain",
@@ -97,5 +102,6 @@ __all__ = [
     "seal_part",
     "set_tag",
     "tags",
+    "undeploy",
     "unpin",
 ]

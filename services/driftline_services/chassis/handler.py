@@ -29,7 +29,8 @@ class Batch:
 
     `start` and `next` are positions, not offsets seen: they also cover what the
     log has dropped or uses for itself (compaction, transaction markers), so that
-    `start` equals the previous `next` on any topic.
+    `start` equals the previous `next` on any topic. `behind`: at the fetch the log was known to
+    hold more after these.
     """
 
     topic: str
@@ -37,6 +38,7 @@ class Batch:
     start: int
     next: int
     records: Sequence[Record]
+    behind: bool = False
 
     @property
     def tp(self) -> TopicPartition:

@@ -146,9 +146,9 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         ) in records.items():  # no await since the drain: the position is exactly its end
             cursor = self._cursors.get(cast(TopicPartition, tp))
             if cursor is not None:
-                position = assignment.state_value(tp).position
-                deliveries.append(_delivery(got, cursor, position))
-                cursor.next = position
+                state = assignment.state_value(tp)
+                deliveries.append(_delivery(got, cursor, state.position, state.highwater or 0))
+                cursor.next = state.position
         return deliveries
 
     def _losses(self, positions: Mapping[KafkaPartition, int]) -> Sequence[Loss]:
@@ -179,7 +179,9 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         await self._ensure_consumer().commit(offsets)
 
 
-def _delivery(records: Sequence[ConsumerRecord[bytes, bytes]], cursor: Cursor, position: int) -> Delivery:
+def _delivery(
+    records: Sequence[ConsumerRecord[bytes, bytes]], cursor: Cursor, position: int, end: int
+) -> Delivery:
     first = records[0]
     batch = Batch(
         first.topic,
@@ -196,6 +198,7 @@ def _delivery(records: Sequence[ConsumerRecord[bytes, bytes]], cursor: Cursor, p
             )
             for r in records
         ],
+        position < end,
     )
     return Delivery(batch, cursor.turn, sum(max(0, r.serialized_value_size) for r in records))
 

@@ -77,6 +77,7 @@ class LocalConsumer(BatchConsumer):
 
     async def _fetch_one(self, tp: TopicPartition, cursor: Cursor) -> Delivery | Loss | None:
         start = cursor.next
+        end = self._log.heads(tp.topic)[tp.partition]  # before the fetch: what comes meanwhile is no backlog
         try:
             chunk = await self._log.fetch(*tp, start, self.chassis.settings.fetch_bytes)
         except OffsetError as error:
@@ -87,7 +88,7 @@ class LocalConsumer(BatchConsumer):
         if self._cursors.get(tp) is not cursor or not chunk.records:
             return None
         cursor.next = chunk.records[-1].offset + 1
-        batch = Batch(tp.topic, tp.partition, start, cursor.next, chunk.records)
+        batch = Batch(tp.topic, tp.partition, start, cursor.next, chunk.records, cursor.next < end)
         return Delivery(batch, cursor.turn, sum(len(record.value) for record in chunk.records))
 
     async def _news(self, cursors: Mapping[TopicPartition, Cursor], timeout: float) -> None:

@@ -27,7 +27,7 @@ class ChassisSettings:
     topic_poll_interval: float = 1.0  # how often a topic that is missing is looked for
     fetch_wait: float = 0.25  # a fetch in flight delays re-opened partitions of the same broker
     poll_wait: float = 0.1
-    fetch_bytes: int = 1 << 20  # per partition and fetch: the largest batch, one record aside
+    fetch_bytes: int = 2 << 20  # per partition and fetch: the largest batch, one record aside
     lane_batches: int = 3  # queued per partition: one to apply while the next is fetched
     lane_bytes: int = 4 << 20
     buffer_bytes: int = 64 << 20  # queued over all partitions

@@ -18,6 +18,7 @@ from contextlib import AbstractAsyncContextManager
 
 from driftline.errors import ConfigError
 from driftline_services.chassis.app import ChassisApp
+from driftline_services.chassis.process import settle
 from driftline_services.chassis.settings import ChassisSettings
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ async def _main(build: Callable[[], AbstractAsyncContextManager[ChassisApp]]) ->
     try:
         async with build() as app:
             building = None
+            settle()
             settings = app.chassis.settings
             app.chassis.on_error(lambda _: bomb.light(settings.exit_timeout))
             await serve(app, stop)

@@ -19,7 +19,7 @@ from driftline.errors import InputError, LogUnavailableError
 from driftline.log.address import KafkaAddress
 from driftline.log.base import Outgoing
 from driftline.log.kafka.budget import Budget
-from driftline.log.kafka.client import APPEND_TIMEOUT_S, RETRY_S, arguments, connect, translated
+from driftline.log.kafka.client import APPEND_TIMEOUT_S, RETRY_S, arguments, connect, stop, translated
 from driftline.log.kafka.topics import BATCH_FRAMING
 from driftline.log.limits import MAX_BATCH_BYTES, check_batch
 
@@ -163,7 +163,7 @@ class Appender:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 if generation.retired:
                     await _abort(generation.producer)
-                await generation.producer.stop()
+                await stop(generation.producer)
         except (kafka.KafkaError, TimeoutError):
             await generation.producer.client.close()
 

@@ -95,6 +95,27 @@ class Startable(Protocol):
     async def start(self) -> None: ...
 
 
+class Stoppable(Protocol):
+    """An aiokafka client."""
+
+    async def stop(self) -> None: ...
+
+
+async def stop(client: Stoppable) -> None:
+    """Stop `client`, in a task of its own.
+
+    While a broker is away, aiokafka's `stop` lets the CancelledError of its fetches escape: to the
+    caller that would look as if somebody had cancelled it.
+    """
+    stopping = asyncio.ensure_future(client.stop())
+    try:
+        await asyncio.wait({stopping})
+    finally:
+        stopping.cancel()  # nothing once it is done; else whoever waits was cancelled himself
+    if not stopping.cancelled():
+        stopping.result()
+
+
 async def connect(client: Startable, address: KafkaAddress) -> None:
     """Start `client`; raises ConfigError when it is not let in, LogUnavailableError when nobody answers."""
     with translated(address, f"connecting ({address.security})"):

@@ -24,6 +24,7 @@ from driftline.log.kafka.client import (
     arguments,
     connect,
     ended,
+    stop,
     translated,
 )
 from driftline.log.kafka.reader import KafkaReader
@@ -140,7 +141,7 @@ class _Offsets:
     async def close(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await consumer.stop()
+            await stop(consumer)
 
     async def _client(self) -> AIOKafkaConsumer:
         async with self._opening:
@@ -151,7 +152,7 @@ class _Offsets:
                 try:
                     await connect(consumer, self._address)
                 except BaseException:
-                    await consumer.stop()
+                    await stop(consumer)
                     raise
                 self._consumer = consumer
             return self._consumer

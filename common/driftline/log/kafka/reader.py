@@ -17,7 +17,7 @@ from aiokafka import errors as kafka
 from driftline.errors import InputError, LogUnavailableError, OffsetError, StateError
 from driftline.log.address import KafkaAddress
 from driftline.log.base import Bounds, Record
-from driftline.log.kafka.client import CALL_TIMEOUT_S, arguments, connect, translated
+from driftline.log.kafka.client import CALL_TIMEOUT_S, arguments, connect, stop, translated
 from driftline.log.kafka.guarding import MAX_RECORDS, guard
 
 FETCH_BYTES = 1 << 20
@@ -82,7 +82,7 @@ class KafkaReader:
         self._ahead.clear()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await consumer.stop()
+            await stop(consumer)
 
     @property
     def _where(self) -> str:
@@ -162,7 +162,7 @@ class KafkaReader:
             try:
                 await connect(consumer, self._address)
             except BaseException:
-                await consumer.stop()
+                await stop(consumer)
                 raise
             # No await between the two: the fetcher must never see a partition without a position.
             consumer.assign([self._tp])

@@ -7,7 +7,7 @@ row-by-row application gives.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Self
 
@@ -37,6 +37,22 @@ class Optimizer(ABC):
     @abstractmethod
     def step(self, rows: Rows, state: Rows, grads: Rows, lr: Rows) -> tuple[Rows, Rows]:
         """Return new rows (n, d) and state (n, s) after one gradient per row; `lr` is (n,)."""
+
+    def run(self, rows: Rows, state: Rows, grads: Rows, lr: Rows, ends: Sequence[int]) -> bool:
+        """Apply waves in place; wave k is grads[ends[k-1]:ends[k]], for as many rows from the first on.
+
+        The bits are those of `step`, wave by wave. Returns False as soon as a result is not finite:
+        rows and state are of no use then. May change `grads`.
+        """
+        begin = 0
+        for end in ends:
+            part = slice(0, end - begin)
+            new_rows, new_state = self.step(rows[part], state[part], grads[begin:end], lr[begin:end])
+            if not (np.isfinite(new_rows).all() and np.isfinite(new_state).all()):
+                return False
+            rows[part], state[part] = new_rows, new_state
+            begin = end
+        return True
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> Self:
