@@ -136,9 +136,10 @@ def test_a_rollback_becomes_a_version_and_a_checkout_moves_the_line(
     first, second = train(), train()
     repository = repository_of(deployment)
     client.restore(first.version)
-    until(lambda: newest_of(deployment).base == first.version, "the rollback is a version", seconds=60)
+    went_on = (second.version,)
+    until(lambda: newest_of(deployment).parents == went_on, "the rollback is a version", seconds=60)
     back = newest_of(deployment)
-    assert back.parents == (second.version,)
+    assert back.base == first.version
     assert stored_rows(repository, back, spec.name) == stored_rows(
         repository, repository.manifest(first.version), spec.name
     )
