@@ -14,7 +14,7 @@ from driftline.client import (
     Snapshot,
     Table,
 )
-from driftline.connecting import connect, connect_async
+from driftline.connecting import connect, connect_async, open_versions
 from driftline.shard.spec import Init, Policy, TableSpec
 
 __all__ = [
@@ -33,4 +33,5 @@ __all__ = [
     "TableSpec",
     "connect",
     "connect_async",
+    "open_versions",
 ]

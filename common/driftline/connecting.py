@@ -1,4 +1,4 @@
-"""`driftline.connect`: a client for the deployment that the settings name.
+"""`driftline.connect`, `driftline.open_versions`: the deployment that the settings name.
 
 Invariant: what is passed wins over DRIFTLINE_… variables, those over
 driftline.toml, and those over the local stack in the working directory.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from driftline.client import AsyncClient, Client, Options
 from driftline.config import Settings, kafka_security, load_settings, signing_key
@@ -16,6 +17,9 @@ from driftline.stack.run_file import redis_url as find_redis_url
 from driftline.versions.opening import open_group
 from driftline.versions.repository import Repository
 from driftline.versions.source import StoredVersions
+
+if TYPE_CHECKING:
+    from driftline.notebook import Versions
 
 
 def connect(
@@ -56,6 +60,34 @@ def connect_async(
     return AsyncClient(
         options(log_url, redis_url, group, key, producer, producer_epoch, gradient_dtype, merge_steps)
     )
+
+
+def open_versions(store_url: str | None = None, *, group: str | None = None) -> Versions:
+    """Return the versions of a group, to read rows, whole tables and differences from.
+
+    What is not given comes from the settings, as for `connect`; neither log, Redis nor a key is needed,
+    and nothing is made. Raises ConfigError where there are no versions.
+
+    Examples
+    --------
+    >>> with example_deployment():
+    ...     versions = driftline.open_versions()
+    >>> versions.rows("items@latest", [7]).vectors.tolist()
+    [[3.0, 4.0]]
+    """
+    from driftline.notebook import Versions  # only here, for it loads the object store's client
+    from driftline.versions import find_group
+
+    flags = {"store_url": store_url, "group": group}
+    settings = load_settings(flags, cwd=Path.cwd(), environ=os.environ).settings
+    found = find_group(
+        settings.store_url,
+        settings.group,
+        settings.data_dir,
+        cache_dir=settings.version_cache_dir,
+        cache_bytes=settings.version_cache_bytes,
+    )
+    return Versions(found)
 
 
 def versions_of(settings: Settings) -> StoredVersions:

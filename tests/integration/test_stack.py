@@ -142,6 +142,11 @@ def demo(directory: Path, *arguments: str) -> dict[str, object]:
 def test_the_demo_ends_with_an_audit_that_is_ok(tmp_path: Path) -> None:
     summary = demo(tmp_path, "--events", "2000")
     assert (summary["events"], summary["source"]) == (2000, "synthetic")
+    versions = summary["versions"]
+    assert isinstance(versions, list)
+    assert [each["version"] for each in versions] == ["V-R-1.0", "V-R-1.1", "V-R-1.2", "V-R-1.3"]
+    assert all(0 < each["changed"] <= each["rows"] and each["bytes"] for each in versions)
+    assert summary["backups"] == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["summary.json"]
 
 

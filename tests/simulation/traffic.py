@@ -189,7 +189,9 @@ class Operator:
         if draw < 0.1:
             self._prepared = ""
             return self._request("prepare", GROUP, {"version": ""})
-        version, self._prepared = self._prepared or version, ""
+        if draw < 0.8:  # else another one than was prepared
+            version = self._prepared or version
+        self._prepared = ""
         epoch = self._epoch + (rng.random() < 0.1)
         self._epoch += epoch == self._epoch
         epochs = {TABLE: epoch} if rng.random() < 0.95 else {}

@@ -79,8 +79,8 @@ class FigureGate:
 
     Examples
     --------
-    >>> FigureGate("loss", Better.LOWER, 0.05, relative=True).limit(0.4)
-    0.42
+    >>> FigureGate("loss", Better.LOWER, 0.05, relative=True).limit(0.5)
+    0.525
     """
 
     figure: str

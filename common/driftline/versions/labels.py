@@ -16,6 +16,7 @@ from driftline.versions.naming import is_version_name
 from driftline.versions.references import (
     LATEST,
     Reference,
+    backup_of,
     checked_label,
     nearest,
     parse_reference,
@@ -188,6 +189,10 @@ def _base(repository: Repository, name: str) -> Manifest:
         found = head(repository, name)
         assert found is not None, "a branch begins somewhere"
         return found
+    if backup_of(name) is not None:
+        raise UnknownVersionError(
+            f"{name} is a backup in memory, no version: `driftline rollback --ids … --to {name}` uses it"
+        )
     known = [*repository.listing().names(), *labelled, *begins, MAIN, LATEST]
     raise UnknownVersionError(f"no version, branch or tag is called {name!r}", nearest(name, known))
 
