@@ -12,7 +12,7 @@ from driftline.errors import DriftlineError
 from driftline.rows import move, placement, shard_store
 from tests.simulation.moves import run_seeds
 
-SEEDS = 60
+SEEDS = 120
 
 BUGS = {
     "what is carried over is not what was left": (
