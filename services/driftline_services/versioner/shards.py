@@ -13,10 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from driftline.errors import FrameError
 from driftline.frames.events import BARRIER, RESTORE
 from driftline.frames.markers import Markers
-from driftline.frames.states import Marker, States
+from driftline.frames.reasons import Reason
+from driftline.frames.states import Marker, States, read_update
 from driftline.ids import lsn
+from driftline.log import Record
+from driftline.shard.screen import MAX_FRAME
 from driftline.versions import DeltaBuffer, PartManifest, Place
 from driftline.versions.manifest import MAIN
 
@@ -82,6 +86,13 @@ class ShardState:
         if base is not None:
             delta.clear(base.place.number("floor"))
         return cls(table, shard, *shape, position, base, line, last, delta)
+
+    def read(self, record: Record) -> States | Marker:
+        """Return the update in a record. Raises FrameError for one of another shard, too."""
+        update = read_update(record.value, limit=MAX_FRAME)
+        if (update.table, update.shard) != (self.table, self.shard):
+            raise FrameError(Reason.WRONG_SHARD, f"it is of {update.table}:{update.shard}")
+        return update
 
     def take(self, update: States | Marker, offset: int) -> Cut | None:
         """Take in the update at `offset`; return the cut to be settled before the next one, if it is one."""
