@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.client.reading import PositionQuery, Query, Reading, Rows, check_on_missing
+from driftline.client.reading import PositionQuery, Query, Rows, check_on_missing
 from driftline.errors import InputError, StoreUnavailableError
 from driftline.ids import lsn, shard_of
 from driftline.rows.connection import Reply
@@ -108,16 +106,3 @@ def test_shards_have_come_as_far_when_every_next_has() -> None:
     assert not query.settled([[b"5", None], [b"6", None]])
     assert not query.settled([[None, None], [b"7", None]])
     assert not query.settled([ValueError("LOADING"), [b"7", None]])
-
-
-def test_an_answer_taken_again_replaces_the_first_one_whole() -> None:
-    query = Query.of(u64([1, 2, 3]), 1)
-    spec = replace(TABLE, shards=1)
-    reading = Reading(query, spec)
-    value = bytes(RowLayout.of(spec).value_bytes)
-    position: Reply = [b"7", b"1", b"0", None]
-    reading.take(0, [position, [None, value, None]])
-    reading.take(0, [[b"9", b"1", b"0", None], [value, value, value]])
-    rows = reading.rows("raise")
-    assert rows.found.all()
-    assert rows.read == {0: lsn(1, 9)}

@@ -22,11 +22,12 @@ from driftline.client.aio_table import READ_POLL, AsyncTable
 from driftline.client.asking import Request
 from driftline.client.operations import Requested
 from driftline.client.options import Options, Snapshot
-from driftline.client.reading import INIT, PositionQuery, Query, Reading, Rows, check_on_missing
+from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
 from driftline.client.splitting import as_ids
-from driftline.client.sync_asker import SyncAsker, Take
+from driftline.client.sync_asker import Decode, SyncAsker
 from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError
 from driftline.rows.connection import Reply
+from driftline.rows.layout import RowLayout
 from driftline.shard.spec import TableSpec
 
 _Result = TypeVar("_Result")
@@ -122,9 +123,11 @@ class Client:
         """Return the replies of shards, one round trip per server: see `Asker.ask`."""
         return self._asker.ask(table, requests)
 
-    def deliver(self, table: str, requests: Sequence[Request], take: Take) -> None:
-        """Hand over the replies of shards as they arrive: see `SyncAsker.deliver`."""
-        self._asker.deliver(table, requests, take)
+    def read(
+        self, table: str, requests: Sequence[Request], value_bytes: int, decode: Decode[_Result]
+    ) -> _Result:
+        """Return what `decode` makes of the replies of shards: see `SyncAsker.read`."""
+        return self._asker.read(table, requests, value_bytes, decode)
 
     def home(self, table: str, shard: int) -> str:
         """Return the URL of the Redis process that holds a shard, with its credentials."""
@@ -140,6 +143,7 @@ class Table:
 
     def __init__(self, client: Client, table: AsyncTable) -> None:
         self._client, self._table = client, table
+        self._value_bytes = RowLayout.of(table.spec).value_bytes
 
     @property
     def spec(self) -> TableSpec:
@@ -154,9 +158,12 @@ class Table:
         query = Query.of(as_ids(ids), self.spec.shards)
         if read_your_writes:
             self.wait_readable(timeout=timeout)
-        reading = Reading(query, self.spec)
-        self._client.deliver(self.spec.name, query.requests(self.spec.name), reading.take)
-        rows = reading.rows(on_missing)
+        rows = self._client.read(
+            self.spec.name,
+            query.requests(self.spec.name),
+            self._value_bytes,
+            lambda answers, landed: query.decode(answers, self.spec, on_missing, landed),
+        )
         self._table.pending.note_read(rows)
         return rows
 
