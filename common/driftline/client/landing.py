@@ -28,7 +28,8 @@ _NIL = b"$-1\r\n"
 _SURE = len(_BEGIN) + 4 * len(_NIL) + len(b"-ERR\r\n")  # no position with a reply behind it is shorter
 _END = len(b"\r\n")
 _RUNS = 16  # of values and nils in turn in one reply; with more of them hiredis is as fast
-_SIZE = 1 << 17  # of a buffer at first
+START_BYTES = 1 << 17
+"""Of a buffer before it grows."""
 NOWHERE = 0
 """Where a row lies that does not exist: a buffer begins with zeros."""
 
@@ -99,7 +100,7 @@ class Landing:
         self._stride = stride_of(length)
         self._head = np.dtype(f"V{len(self._header)}")
         self._look = max(len(self._header), len(_NIL))
-        self.data = bytearray(_SIZE)
+        self.data = bytearray(START_BYTES)
         self._view = memoryview(self.data)
         self.at = self.end = 0  # the next byte to look at, the end of what was received
         self.clear()
@@ -178,8 +179,10 @@ class Landing:
                 continue
             else:
                 raise OddReply
-            runs.append(run)
             count -= run.rows
+            if runs and run.start == runs[-1].start + runs[-1].rows * runs[-1].stride:  # had not come yet
+                run = Run(runs[-1].start, run.stride, runs.pop().rows + run.rows)
+            runs.append(run)
         return runs
 
     def _heads(self, at: int, count: int) -> bytes:
