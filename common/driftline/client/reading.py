@@ -122,11 +122,12 @@ class Query:
         stride = stride_of(length)
         if (begins := evenly(found, stride)) is not None:  # as it nearly always is
             places = self.spread * stride
-            if len(begins) > 1:
-                by_shard = dict(zip(self.counts, begins, strict=True))
-                places += np.array([by_shard.get(shard, 0) for shard in range(max(by_shard) + 1)])[self.home]
-            else:
+            if len(begins) == 1:
                 places += begins[0]
+            else:
+                by_shard = np.zeros(max(self.counts) + 1, np.intp)
+                by_shard[list(self.counts)] = begins
+                places += by_shard[self.home]
             return landed, places, None
         places = offsets(found)[self.spread]
         present = places != NOWHERE
