@@ -23,10 +23,10 @@ find_python = for python in python3.12 python3.11 python3.13 python3; do \
 PYTHON ?= $$($(find_python))
 SEEDS ?= 1
 
-.PHONY: help demo test pytest lint format bench chaos servers tools system clean
+.PHONY: help demo test pytest lint format bench bench-drift bench-alarm chaos servers tools system clean
 
 help: ## This list
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 demo: $(VENV)/.library ## The live demo on this machine: no Docker, no Kafka (ARGS=... are passed on)
 	@$(BIN)/driftline demo $(ARGS)
@@ -49,6 +49,12 @@ format: $(VENV)/.dev ## Let ruff rewrite what it can
 bench: $(VENV)/.dev tools ## The benchmarks (JSON=FILE for the report; ARGS="--short drain" …)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
 	@$(BIN)/python -m bench $(if $(JSON),--json $(JSON)) $(ARGS)
+
+bench-drift: ## The neighbour graph against its peers (JSON=FILE; ARGS=--short for a look)
+	@$(MAKE) bench ARGS="drift $(ARGS)"
+
+bench-alarm: ## The alarm: false alarms, delays, peers (JSON=FILE; ARGS=--short for a look)
+	@$(MAKE) bench ARGS="alarm $(ARGS)"
 
 chaos: $(VENV)/.dev tools ## The long fault runs (SEEDS=1-5; ARGS=... are passed on)
 	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(ARGS)

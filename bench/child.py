@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 
-def call(function: str, arguments: dict[str, Any], timeout: float = 300.0) -> Any:
+def call(function: str, arguments: dict[str, Any], timeout: float = 300.0, blas_threads: int = 1) -> Any:
     """Return what `function(**arguments)` returns there. Raises CalledProcessError when it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.child", function],
@@ -24,7 +24,7 @@ def call(function: str, arguments: dict[str, Any], timeout: float = 300.0) -> An
         stdout=subprocess.PIPE,
         check=True,
         timeout=timeout,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, "OPENBLAS_NUM_THREADS": str(blas_threads)},
     )
     return orjson.loads(done.stdout.splitlines()[-1])
 

@@ -35,7 +35,7 @@ class AtMost:
         return f"≤ {self.bound:g}"
 
 
-TARGETS: dict[str, AtLeast | AtMost] = {
+SPEED: dict[str, AtLeast | AtMost] = {
     "drain_vs_parts": AtLeast(0.75),
     "drain_vs_apply": AtLeast(0.33),
     "faust_vs_bare": AtLeast(0.9),
@@ -53,3 +53,17 @@ TARGETS: dict[str, AtLeast | AtMost] = {
     "aggregator_bytes_factor": AtMost(1.3),
     "redis_bytes_factor": AtMost(1.05),
 }
+"""Of `make bench`; docs/performance.md has a line for each."""
+
+GRAPH: dict[str, AtLeast | AtMost] = {
+    "recall_random_min": AtLeast(0.995),
+    "recall_changed_min": AtLeast(0.995),
+    "recall_affected_min": AtLeast(0.995),
+    "jaccard_error": AtMost(0.002),
+    "rebuild_vs_ours": AtLeast(5.0),
+    "exact_vs_ours_500k": AtLeast(3.0),
+    "memory_factor": AtMost(2.5),
+}
+"""Of `make bench-drift` and `make bench-alarm`."""
+
+TARGETS = SPEED | GRAPH

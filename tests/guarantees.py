@@ -420,6 +420,27 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
     ),
     Guarantee(
+        "the object store has no atomic create-if-absent",
+        "`driftline doctor` races for a scratch key, and says that versions could be overwritten there.",
+        (
+            Shown("tests/unit/test_doctor_store.py::test_a_store_that_overwrites_is_found_out_by_racing_it"),
+            Shown(
+                "tests/integration/test_doctor_store.py::test_a_store_with_conditional_writes_is_well",
+                "S3 protocol",
+            ),
+        ),
+    ),
+    Guarantee(
+        "old versions are removed by `gc --older-than`",
+        "Heads, tags, pins, deployments and what the log goes back to stay, and what stays is whole.",
+        (
+            Shown(
+                "tests/unit/test_version_gc.py::test_old_versions_go_unless_they_are_held_or_the_log_goes_back_to_them"
+            ),
+            Shown("tests/unit/test_version_gc.py::test_objects_go_with_the_second_run_a_grace_period_later"),
+        ),
+    ),
+    Guarantee(
         "a byte of a stored version changes, or an object is lost",
         "`fsck` and every read that touches it name the object, with the expected and the found checksum; the rest stays readable.",
         (
@@ -431,6 +452,63 @@ GUARANTEES: tuple[Guarantee, ...] = (
             ),
             Shown("tests/unit/test_versions.py::test_a_missing_object_is_named_and_the_rest_stays_readable"),
         ),
+    ),
+    Guarantee(
+        "a group is rolled back to a version while it is trained and read",
+        'Rows, optimizer state and LSNs are those at the version\'s barrier, to the bit, in all tables that it has; the audit replays over it. No read fails or mixes versions within a shard, none at all with `consistent="epoch"`.',
+        (
+            Shown(
+                "tests/integration/test_restore.py::test_a_rollback_is_exact_and_the_audit_replays_over_it"
+            ),
+            Shown(
+                "tests/integration/test_restore.py::test_a_version_and_the_log_from_there_give_the_first_run_again"
+            ),
+            Shown(
+                "tests/integration/test_restore.py::test_readers_during_rollbacks_never_see_two_versions_of_a_shard"
+            ),
+            Shown("tests/integration/test_restore.py::test_gradients_made_from_rows_of_before_are_dropped"),
+            Shown(
+                "tests/simulation/test_aggregator.py::test_every_commit_and_every_publication_is_what_the_log_says"
+            ),
+        ),
+    ),
+    Guarantee(
+        "kill -9 of the aggregator at any step of a restore, a lost reply, a move",
+        "The rows of before or of the version, never a mixture; a successor finishes it and leaves no copy behind.",
+        (
+            Shown(
+                "tests/unit/test_restoring.py::test_an_owner_that_dies_at_any_step_leaves_the_same_to_its_successor",
+                "each exchange with Redis",
+            ),
+            Shown(
+                "tests/integration/test_restore_kills.py::test_kills_of_the_aggregator_at_every_step_of_prepare_and_restore"
+            ),
+            Shown(
+                "tests/integration/test_restore_kills.py::test_kills_of_the_aggregator_at_any_moment_of_many_restores"
+            ),
+            Shown("tests/unit/test_restoring.py::test_a_broken_connection_at_the_swap_is_settled"),
+            Shown("tests/unit/test_restoring.py::test_a_zombie_s_copy_is_never_swapped_in"),
+            Shown(
+                "tests/integration/test_restore_kills.py::test_a_shard_that_moves_while_it_is_prepared_is_loaded_where_it_goes"
+            ),
+        ),
+    ),
+    Guarantee(
+        "a version that is to be restored cannot be loaded",
+        "Nothing is changed, training goes on, and the error, `w` and `/readyz` name the object; once it is back it is loaded.",
+        (
+            Shown(
+                "tests/integration/test_restore.py::test_a_version_that_cannot_be_loaded_changes_nothing_and_says_which_object"
+            ),
+            Shown(
+                "tests/unit/test_restoring.py::test_training_goes_on_while_a_version_is_loaded_or_cannot_be"
+            ),
+        ),
+    ),
+    Guarantee(
+        "Redis loses a deployed version",
+        "Its copy is loaded again from the store; a read meanwhile is refused, never wrong.",
+        (Shown("tests/integration/test_restore.py::test_a_deployed_version_is_read_beside_the_live_rows"),),
     ),
 )
 

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from driftline.client import AsyncClient, AsyncTable, Client, Options, Rows, Snapshot, Table
-from driftline.connecting import connect, connect_async
+from driftline.client import (
+    AsyncClient,
+    AsyncTable,
+    Client,
+    Options,
+    Restored,
+    RestoredRows,
+    RolledBack,
+    Rows,
+    Snapshot,
+    Table,
+)
+from driftline.connecting import connect, connect_async, open_versions
 from driftline.shard.spec import Init, Policy, TableSpec
 
 __all__ = [
@@ -13,10 +24,14 @@ __all__ = [
     "Init",
     "Options",
     "Policy",
+    "Restored",
+    "RestoredRows",
+    "RolledBack",
     "Rows",
     "Snapshot",
     "Table",
     "TableSpec",
     "connect",
     "connect_async",
+    "open_versions",
 ]

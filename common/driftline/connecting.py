@@ -1,4 +1,4 @@
-"""`driftline.connect`: a client for the deployment that the settings name.
+"""`driftline.connect`, `driftline.open_versions`: the deployment that the settings name.
 
 Invariant: what is passed wins over DRIFTLINE_… variables, those over
 driftline.toml, and those over the local stack in the working directory.
@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from driftline.client import AsyncClient, Client, Options
-from driftline.config import kafka_security, load_settings, signing_key
+from driftline.config import Settings, kafka_security, load_settings, signing_key
 from driftline.errors import ConfigError
 from driftline.stack.run_file import redis_url as find_redis_url
+from driftline.versions.opening import open_group
+from driftline.versions.repository import Repository
+from driftline.versions.source import StoredVersions
+
+if TYPE_CHECKING:
+    from driftline.notebook import Versions
 
 
 def connect(
@@ -55,6 +62,49 @@ def connect_async(
     )
 
 
+def open_versions(store_url: str | None = None, *, group: str | None = None) -> Versions:
+    """Return the versions of a group, to read rows, whole tables and differences from.
+
+    What is not given comes from the settings, as for `connect`; neither log, Redis nor a key is needed,
+    and nothing is made. Raises ConfigError where there are no versions.
+
+    Examples
+    --------
+    >>> with example_deployment():
+    ...     versions = driftline.open_versions()
+    >>> versions.rows("items@latest", [7]).vectors.tolist()
+    [[3.0, 4.0]]
+    """
+    from driftline.notebook import Versions  # only here, for it loads the object store's client
+    from driftline.versions import find_group
+
+    flags = {"store_url": store_url, "group": group}
+    settings = load_settings(flags, cwd=Path.cwd(), environ=os.environ).settings
+    found = find_group(
+        settings.store_url,
+        settings.group,
+        settings.data_dir,
+        cache_dir=settings.version_cache_dir,
+        cache_bytes=settings.version_cache_bytes,
+    )
+    return Versions(found)
+
+
+def versions_of(settings: Settings) -> StoredVersions:
+    """Return the versions of the deployment that `settings` name; opened when first asked for."""
+
+    def open_them() -> Repository:
+        return open_group(
+            settings.store_url,
+            settings.group,
+            settings.data_dir,
+            cache_dir=settings.version_cache_dir,
+            cache_bytes=settings.version_cache_bytes,
+        )
+
+    return StoredVersions(open_them)
+
+
 def options(
     log_url: str | None,
     redis_url: str | None,
@@ -83,4 +133,7 @@ def options(
         gradient_dtype,
         kafka_security(settings),
         merge_steps,
+        settings.store_url,
+        settings.data_dir,
+        settings.version_cache_dir,
     )

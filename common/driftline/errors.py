@@ -43,6 +43,18 @@ class ObjectStoreUnavailableError(RetryError):
     code = "objects.unavailable"
 
 
+class NotDeployedError(RetryError):
+    """A version is not readable beside the live rows: not deployed, or still being loaded."""
+
+    code = "version.not_deployed"
+
+
+class RestoreOvertakenError(RetryError):
+    """Another restore came first, and this one changed nothing."""
+
+    code = "restore.overtaken"
+
+
 class TimedOutError(RetryError):
     """Something waited for did not happen within the time allowed."""
 
@@ -113,6 +125,22 @@ class UnknownVersionError(InputError):
     def __init__(self, message: str, nearest: tuple[str, ...] = ()) -> None:
         super().__init__(message + (f"; nearest: {', '.join(nearest)}" if nearest else ""))
         self.nearest = nearest
+
+
+class VersionRejectedError(InputError):
+    """A barrier became no version: a gate said no, or what it named does not exist."""
+
+    code = "version.rejected"
+
+    def __init__(self, message: str, op: int) -> None:
+        super().__init__(message)
+        self.op = op
+
+
+class VersionUnloadableError(InputError):
+    """A shard cannot load the version it is to be restored to: an object is missing or damaged."""
+
+    code = "version.unloadable"
 
 
 class VersionHeldError(InputError):

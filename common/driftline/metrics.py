@@ -78,10 +78,14 @@ COMMITTED_ROWS = _counter(
 COMMITS = _counter("commits", "Transactions committed to Redis.")
 COMMIT_SECONDS = _counter("commit_seconds", "Time spent in commits; divide its rate by that of commits.")
 OPS = _counter("ops", "Ops passed: table specs, barriers, restores, quarantines.")
+RESTORES = _counter("restores", "Restores that put a version in the place of all rows.")
 
 # What does it refuse?
 DUPLICATES = _counter("duplicate_frames", "Frames skipped: their sequence number was applied before.")
 STALE = _counter("stale_rows", "Rows of gradients dropped: computed from rows older than a restore.")
+SKIPPED_RESTORES = _counter(
+    "skipped_restores", "Restores passed over: another one came first, or the version lacks the table."
+)
 NONFINITE = _counter("nonfinite_rows", "Rows left as they were: the result would be infinite or NaN.")
 DEAD_LETTERS = _counter(
     "dead_letters", "Records refused and put into the dead-letter topic.", (*_SHARD, "reason")
@@ -104,6 +108,23 @@ INGEST_REFUSED = _counter(
     "ingest_refused_records", "Messages refused and put into the ingest dead-letter topic.", ("reason",)
 )
 
+# What becomes of versions?
+VERSIONS = _counter("versions", "Versions committed.", ())
+VERSIONS_REJECTED = _counter("rejected_versions", "Barriers that became no version.", ())
+VERSION_AGE = _gauge(
+    "version_age_seconds", "Now minus the creation of the newest version; 0 without one.", ()
+)
+VERSION_WAITING = _gauge("waiting_cuts", "Barriers reached by a shard and not decided yet.", ())
+VERSION_LAG = _gauge("version_lag_records", "Records of the updates log not taken in by the versioner yet.")
+CHANGED_ROWS = _gauge("changed_rows", "Rows changed since the version that a shard stands on.")
+CHANGED_BYTES = _gauge("changed_bytes", "Bytes of those rows and their state, in memory or on disk.")
+BACKUPS = _gauge("backups", "Backups held in memory.", ())
+BACKUP_BYTES = _gauge("backup_bytes", "Memory that they take.", ())
+BACKUPS_TAKEN = _counter("backups_taken", "Backups taken.", ())
+BARRIERS_ASKED = _counter("requested_barriers", "Barriers that the versioner asked for.", ("cause",))
+NODE_ROLLBACKS = _counter("node_rollbacks", "Requests to put rows back to a backup.", ("outcome",))
+UNREADABLE_UPDATES = _counter("unreadable_updates", "Records of updates logs that are no update.", ())
+
 METRICS: tuple[Metric, ...] = (
     LAG,
     WATERMARK_AGE,
@@ -115,8 +136,10 @@ METRICS: tuple[Metric, ...] = (
     COMMITS,
     COMMIT_SECONDS,
     OPS,
+    RESTORES,
     DUPLICATES,
     STALE,
+    SKIPPED_RESTORES,
     NONFINITE,
     DEAD_LETTERS,
     OPS_REFUSED,
@@ -127,6 +150,19 @@ METRICS: tuple[Metric, ...] = (
     INGEST_LAG,
     INGEST_FORWARDED,
     INGEST_REFUSED,
+    VERSIONS,
+    VERSIONS_REJECTED,
+    VERSION_AGE,
+    VERSION_WAITING,
+    VERSION_LAG,
+    CHANGED_ROWS,
+    CHANGED_BYTES,
+    BACKUPS,
+    BACKUP_BYTES,
+    BACKUPS_TAKEN,
+    BARRIERS_ASKED,
+    NODE_ROLLBACKS,
+    UNREADABLE_UPDATES,
 )
 
 
@@ -144,6 +180,8 @@ class ShardFigures:
     commits: int = 0
     commit_seconds: float = 0.0
     ops: int = 0
+    restores: int = 0
+    skipped_restores: int = 0
     duplicate_frames: int = 0
     stale_rows: int = 0
     nonfinite_rows: int = 0
@@ -180,6 +218,8 @@ def shard_samples(table: str, shard: int, figures: ShardFigures, now: float) -> 
         (COMMITS, figures.commits),
         (COMMIT_SECONDS, figures.commit_seconds),
         (OPS, figures.ops),
+        (RESTORES, figures.restores),
+        (SKIPPED_RESTORES, figures.skipped_restores),
         (DUPLICATES, figures.duplicate_frames),
         (STALE, figures.stale_rows),
         (NONFINITE, figures.nonfinite_rows),

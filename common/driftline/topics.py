@@ -42,3 +42,8 @@ def ingest(group: str) -> str:
 def refused_ingest(group: str) -> str:
     """Messages of the ingest topic that were refused."""
     return f"{ingest(group)}.dlq"
+
+
+def control() -> str:
+    """What came of versions, backups and roll-backs, of all groups: the audit trail. One partition."""
+    return "driftline.control"

@@ -34,6 +34,9 @@ from driftline.rows.layout import ShardKeys
 from driftline.rows.servers import Servers
 from driftline.servers.child import Child, Command, spawn
 from driftline.shard.screen import MAX_FRAME
+from driftline.versions import Repository
+from driftline.versions.opening import open_group
+from driftline.versions.source import StoredVersions
 
 LOCAL, KAFKA = "local", "kafka"
 _numbers = itertools.count()
@@ -58,6 +61,16 @@ class Deployment:
     http_port: int = 0  # of the workers' health checks; none
 
     @property
+    def store_url(self) -> str:
+        """The version store of this deployment's groups."""
+        return f"file://{self.directory}/versions"
+
+    @property
+    def repository(self) -> Repository:
+        """The versions of the group, opened anew."""
+        return open_group(self.store_url, self.group, self.directory / "test")
+
+    @property
     def keyring(self) -> Keyring:
         return Keyring.parse(self.key)
 
@@ -78,6 +91,8 @@ class Deployment:
             epoch,
             gradient_dtype=gradient_dtype,
             security=self.security,
+            store_url=self.store_url,
+            data_dir=self.directory / "client",
             merge_steps=merge_steps,
         )
 
@@ -130,6 +145,7 @@ class Deployment:
             "DRIFTLINE_REDIS_URL": self.redis_url,
             "DRIFTLINE_GROUP": self.group,
             "DRIFTLINE_KEY": self.key,
+            "DRIFTLINE_STORE_URL": self.store_url,
             "DRIFTLINE_HTTP_PORT": str(self.http_port),
             "DRIFTLINE_SESSION_TIMEOUT_S": str(self.session_timeout),
             "OPENBLAS_NUM_THREADS": "1",
@@ -143,7 +159,10 @@ class Deployment:
         async def run() -> TableAudit:
             servers = Servers.at(self.redis_url)
             async with open_log(self.log_url, self.security) as log:
-                return await audit_table(log, servers, self.keyring, spec.name, spec.shards)
+                versions = StoredVersions(lambda: self.repository)
+                return await audit_table(
+                    log, servers, self.keyring, spec.name, spec.shards, versions=versions
+                )
 
         return asyncio.run(run())
 

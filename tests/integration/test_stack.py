@@ -64,7 +64,7 @@ def test_a_signal_ends_everything_in_order_within_seconds(
 ) -> None:
     python(SCRIPT, tmp_path)
     pids = descendants(up.pid)
-    assert len(pids) == 2  # Redis and the aggregator
+    assert len(pids) == 3  # Redis, the aggregator and the versioner
     os.killpg(up.pid, number)  # as a terminal does: to the whole group
     assert up.wait(10) == 0
     assert all(map(gone, pids))
@@ -92,7 +92,7 @@ def test_a_part_that_is_killed_is_started_again(up: Up, tmp_path: Path) -> None:
     for victim in descendants(up.pid):
         os.kill(victim, signal.SIGKILL)
         until(lambda victim=victim: gone(victim), "the victim is gone")  # type: ignore[misc]
-        until(lambda: len(descendants(up.pid)) == 2, "both parts run again", seconds=20)
+        until(lambda: len(descendants(up.pid)) == 3, "all parts run again", seconds=20)
         assert python(SCRIPT, tmp_path) == [[1.0, 2.0]]
     assert driftline("audit", "users", cwd=tmp_path).returncode == 0
 
@@ -142,6 +142,11 @@ def demo(directory: Path, *arguments: str) -> dict[str, object]:
 def test_the_demo_ends_with_an_audit_that_is_ok(tmp_path: Path) -> None:
     summary = demo(tmp_path, "--events", "2000")
     assert (summary["events"], summary["source"]) == (2000, "synthetic")
+    versions = summary["versions"]
+    assert isinstance(versions, list)
+    assert [each["version"] for each in versions] == ["V-R-1.0", "V-R-1.1", "V-R-1.2", "V-R-1.3"]
+    assert all(0 < each["changed"] <= each["rows"] and each["bytes"] for each in versions)
+    assert summary["backups"] == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["summary.json"]
 
 

@@ -241,8 +241,12 @@ class Shard:
         if frame.kind == "quarantine":
             return self._quarantine(body)
         if frame.kind == "prepare":
-            # Choice: `prep` names the op whose version is being loaded, until a restore applies.
-            self._prep = frame.seq
+            # Choice: `prep` names the op whose version is being loaded, until a restore applies. The
+            # empty name gives the preparation up that it names, or any.
+            if body.get("version"):
+                self._prep = frame.seq
+            elif body.get("prepare", self._prep) == self._prep:
+                self._prep = 0
         if frame.kind == "restore":
             return self._restore(body)
         return Outcome("applied")  # a barrier changes nothing but next and op
@@ -291,6 +295,8 @@ class Shard:
 
         Choice: producers, restore-rows in force and quarantines live on, as does the ordinal counter.
         """
+        if body.get("absent"):  # "a table that the version does not have is left untouched"
+            return Outcome("no-op", "absent")
         if not isinstance(body.get("from_epoch"), int):
             raise Rejected("body")
         if body.get("from_epoch") != self._epoch:

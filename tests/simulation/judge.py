@@ -20,9 +20,12 @@ from tests.simulation.timeline import Timeline
 from tests.simulation.world import FakeLog, FakeRedis
 
 TABLE, GROUP, SHARDS = "t", "g", 2
-_OWN = (b"owner", b"published", b"fp", b"prep", b"spec")
+_OWN = (b"owner", b"published", b"fp", b"prep", b"spec", b"ready", b"staged", b"failed", b"version")
 """Fields of `w` that the oracle does not know."""
 _OFFSET = (1 << 48) - 1
+
+
+FORWARDED_KINDS = ("spec", "barrier", "quarantine", "restore-rows", "prepare", "restore")
 
 
 class Violation(AssertionError):  # noqa: N818  # a verdict of the judge
@@ -42,18 +45,24 @@ class Published:
         self.seen: dict[tuple[int, int], Expected | None] = {}
         self.markers: dict[int, Marker] = {}  # op -> the first complete one
         self.parts = Markers()
+        self.floor = 0  # what is not above it was before the last restore
 
     def take(self, row_id: int, at: int, row: Expected | None) -> None:
         """Note a state; None is a tombstone."""
         known = self.seen.setdefault((row_id, at), row)
         if known != row:
             raise Violation("updates-bits", f"id {row_id} at LSN {at:#x}: {known}, then {row}")
-        if at > self.newest.get(row_id, 0):
+        if at > max(self.floor, self.newest.get(row_id, 0)):
             self.newest[row_id] = at
             if row is None:
                 self.rows.pop(row_id, None)
             else:
                 self.rows[row_id] = row
+
+    def restore(self, floor: int, table: Mapping[int, Expected]) -> None:
+        """Load a version anew, as whoever reads the topic does behind a restore's marker."""
+        self.floor, self.rows = floor, dict(table)
+        self.newest = {row_id: row.lsn for row_id, row in table.items()}
 
 
 class Judge:
@@ -180,6 +189,8 @@ class Judge:
 
     def _check_published(self, shard: int, marked: int) -> None:
         """Below `published`, every row's newest state is on the updates topic."""
+        if 1 << 48 | marked <= self.published[shard].floor:
+            return  # Redis went back behind a restore, which whoever reads has passed
         have = self.published[shard].newest
         for row_id, at in self.timelines[shard].at(marked).newest.items():
             if have.get(row_id, 0) < at:
@@ -250,6 +261,10 @@ class Judge:
         published.markers[marker.op] = whole
         if wrong := differences(timeline.at(after - 1).table, published.rows):
             raise Violation("marker-early", f"{where}: the states before it do not make the cut: {wrong}")
+        if whole.kind == "restore" and bool(whole.body["restored"]) != judged.restored:
+            raise Violation("marker", f"{where}: it says restored={whole.body['restored']}")
+        if judged.restored:
+            published.restore(int(str(whole.position["floor"])), moment.table)
 
     def _on_op(self, shard: int, number: int) -> None:
         """Op n is everywhere before n+1 is anywhere; a request that was repeated is nowhere."""
@@ -268,7 +283,8 @@ class Judge:
             self._repeated.add(record.offset + 1)
             return False
         self._requests.add(request)
-        return wire.decode(record.value).kind in ("spec", "barrier", "quarantine", "restore-rows")
+        frame = wire.decode(record.value)
+        return frame.kind in FORWARDED_KINDS and (frame.kind != "restore" or "mode" in (frame.body or {}))
 
 
 def _marked_fields(marker: Marker) -> dict[bytes, bytes]:

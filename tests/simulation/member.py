@@ -17,15 +17,16 @@ from driftline import topics
 from driftline.errors import LogUnavailableError
 from driftline.frames.headers import Keyring
 from driftline.ops.catalogue import Catalogue
+from driftline.rows.source import VersionSource
 from driftline.shard.spec import TableSpec
 from driftline_services.aggregator.core import Aggregator
 from driftline_services.aggregator.limits import Limits
 from driftline_services.chassis.core import Chassis
-from driftline_services.chassis.handler import Batch, TopicPartition
+from driftline_services.chassis.handler import Batch, Handler, TopicPartition
 from driftline_services.chassis.lanes import Delivery
 from driftline_services.chassis.settings import ChassisSettings
 from tests.simulation.judge import GROUP
-from tests.simulation.world import FakeLog, FakeRedis, World
+from tests.simulation.world import FakeLog, FakeRedis, Process, World
 
 if TYPE_CHECKING:
     from tests.simulation.group import Group
@@ -61,23 +62,49 @@ class Member:
         keyring: Keyring,
         limits: Limits,
         crashed: Callable[[Member, BaseException], None],
+        versions: Callable[[Process], VersionSource] | None = None,
     ) -> None:
+        self._enter(name, world, group, log, keyring, crashed)
+        self.aggregator = Aggregator(
+            GROUP,
+            self._log,
+            redis.connector(self.process),
+            keyring,
+            self._catalogue,
+            limits,
+            versions=versions(self.process) if versions is not None else None,
+        )
+        self._serve(self.aggregator, [topics.ops(GROUP)])
+
+    def _enter(
+        self,
+        name: str,
+        world: World,
+        group: Group,
+        log: FakeLog,
+        keyring: Keyring,
+        crashed: Callable[[Member, BaseException], None],
+    ) -> None:
+        """Start the process."""
         self.process = world.process(name)
         self._world, self._group, self._crashed = world, group, crashed
         self._rng = world.random(f"member:{self.process.name}")
         self._log = log.handle(self.process)
         self._catalogue = Catalogue(self._log, GROUP, keyring, self._on_table)
-        self.aggregator = Aggregator(
-            GROUP, self._log, redis.connector(self.process), keyring, self._catalogue, limits
-        )
-        self.chassis = Chassis(self.aggregator, [topics.ops(GROUP)], SETTINGS)
-        self.chassis.on_error(functools.partial(crashed, self))
         self._cursors: dict[TopicPartition, _Cursor] = {}
         self._pumps: list[asyncio.Task[None]] = []
         self._share: asyncio.Future[frozenset[TopicPartition]] | None = None
         self._summoned = asyncio.Event()
         self.deaf_until = 0.0
+
+    def _serve(self, handler: Handler, first: list[str]) -> None:
+        """Join the group with `handler`."""
+        self.chassis = Chassis(handler, first, SETTINGS)
+        self.chassis.on_error(functools.partial(self._crashed, self))
         self.process.spawn(self._run())
+
+    def _topic_of(self, table: str) -> str:
+        return topics.gradients(table)
 
     @property
     def topics(self) -> frozenset[str]:
@@ -94,7 +121,7 @@ class Member:
             self._share.set_result(share)
 
     async def _on_table(self, spec: TableSpec) -> None:
-        await self.chassis.subscribe([topics.gradients(spec.name)])
+        await self.chassis.subscribe([self._topic_of(spec.name)])
         self._group.change()
 
     async def _run(self) -> None:

@@ -7,24 +7,28 @@ else; the patched code is the product's own, but for that rule.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from driftline.frames.states import Marker
 from driftline.log import Log, Outgoing
 from driftline.ops.window import RequestWindow
-from driftline.rows import resp
+from driftline.rows import resp, staging
 from driftline.rows.layout import RowLayout
 from driftline.rows.shard_store import ShardStore
+from driftline.rows.staging import Swap
 from driftline.shard import acceptance, machine
 from driftline.shard.cache import CLEAN, RowBlock, RowCache
 from driftline.shard.machine import Delta, Shard
 from driftline.shard.plan import PendingOp
+from driftline.shard.restore import VersionRows
 from driftline.shard.waves import waves
-from driftline_services.aggregator import appending, republishing, router, runner
+from driftline_services.aggregator import appending, republishing, restoring, router, runner
 from driftline_services.aggregator.runner import ShardRunner
 from driftline_services.aggregator.updates import Updates
 
@@ -241,6 +245,66 @@ def repeated_frames_applied(patch: Patch) -> None:
     patch.setattr(acceptance, "take_seq", take_seq)
 
 
+def rows_cached_over_a_restore(patch: Patch) -> None:
+    patch.setattr(RowCache, "clear", lambda self: None)
+
+
+def a_floor_that_is_not_raised(patch: Patch) -> None:
+    def swap_in(self: Shard, version: VersionRows, at: int) -> None:
+        real(self, version, self.position.floor)
+
+    real = Shard._swap_in
+    patch.setattr(Shard, "_swap_in", swap_in)
+
+
+def ordinals_that_go_back_with_a_restore(patch: Patch) -> None:
+    def swap_in(self: Shard, version: VersionRows, at: int) -> None:
+        self.position.ord = 0
+        real(self, version, at)
+
+    real = Shard._swap_in
+    patch.setattr(Shard, "_swap_in", swap_in)
+
+
+def a_copy_swapped_in_that_is_not_whole(patch: Patch) -> None:
+    """The last block of a version never arrives, and nobody counts."""
+
+    async def write_copy(connect: Any, copy: Any, layout: Any, blocks: Any, wrote: Any) -> int:
+        kept: list[RowBlock] = []
+        last: RowBlock | None = None
+        async for block in blocks:
+            kept += [last] if last is not None else []
+            last = block
+
+        async def shortened() -> AsyncIterator[RowBlock]:
+            for each in kept:
+                yield each
+
+        await real(connect, copy, layout, shortened(), wrote)
+        return sum(len(each.ids) for each in kept) + (0 if last is None else len(last.ids))
+
+    async def swap(self: ShardStore, delta: Delta, published: int, swap: Swap) -> None:
+        counts = await self._exchange(
+            [resp.command(b"HLEN", key) for key in (swap.staged.copy.values, swap.staged.copy.state)], 2
+        )
+        rows, states = (each if isinstance(each, int) else 0 for each in counts)
+        staged = replace(swap.staged, rows=rows, states=states)
+        await swapped(self, delta, published, replace(swap, staged=staged))
+
+    real, swapped = staging.write_copy, ShardStore.swap
+    patch.setattr(restoring, "write_copy", write_copy)
+    patch.setattr(ShardStore, "swap", swap)
+
+
+def a_restore_marked_behind_its_commit(patch: Patch) -> None:
+    async def mark(self: Updates, marker: Marker) -> None:
+        if marker.kind != "restore":
+            await real(self, marker)
+
+    real = Updates.mark
+    patch.setattr(Updates, "mark", mark)
+
+
 MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     fault_in_at_an_old_position: frozenset({"rows", "position"}),
     a_producer_missing_from_w: frozenset({"position"}),
@@ -264,5 +328,10 @@ MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     waves_out_of_order: frozenset({"rows", "updates-rows"}),
     tombstone_with_an_older_lsn: frozenset({"tombstone", "published-early"}),
     repeated_frames_applied: frozenset({"rows", "position", "dead-letter"}),
+    rows_cached_over_a_restore: frozenset({"rows", "position", "updates-rows", "rest"}),
+    a_floor_that_is_not_raised: frozenset({"position", "marker"}),
+    ordinals_that_go_back_with_a_restore: frozenset({"position", "marker", "rows"}),
+    a_copy_swapped_in_that_is_not_whole: frozenset({"rows", "rest"}),
+    a_restore_marked_behind_its_commit: frozenset({"barrier", "marker", "published-early", "marker-early"}),
 }
 """Each mutation and the checks of which one has to catch it."""

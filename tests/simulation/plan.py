@@ -54,4 +54,4 @@ class Plan:
         faults += ["log_append_lost", "log_ack_lost", "log_append_late", "log_read_failed"]
         rates = replace(ROUGH, **{name: getattr(ROUGH, name) * heavy for name in faults})
         rates = replace(rates, slow=rng.choice([0.02, 0.1, 0.3]))
-        return cls(spec, limits, rates, 14, 6, rng.randrange(2, 10), rng.random() < 0.3)
+        return cls(spec, limits, rates, 14, 8, rng.randrange(2, 10), rng.random() < 0.3)

@@ -120,7 +120,7 @@ class RandomLog:
             number = 3 + rng.randrange(8) if rng.random() < 0.9 else rng.randrange(3)
             body = {"producer": (bytes([number]) * 16).hex()}
         elif kind == "restore":
-            body = {"from_epoch": 9}
+            body = {"version": "V", "from_epoch": 9}
         elif kind == "prepare":
             body = {"version": "V"}
         self._put_op(kind, body, step)

@@ -14,14 +14,16 @@ from contextlib import contextmanager
 
 from driftline import topics
 from driftline.errors import FenceLostError, PositionError, RetryError
+from driftline.rows.source import VersionSource
 from tests.oracle import differences, wire
+from tests.simulation.fake_versions import FakeVersions
 from tests.simulation.group import Group
 from tests.simulation.judge import GROUP, SHARDS, TABLE, Judge, Violation
 from tests.simulation.member import Member
 from tests.simulation.plan import Plan as Plan
 from tests.simulation.random_log import KEYRING, KEYS
 from tests.simulation.traffic import Operator, Trainer
-from tests.simulation.world import Action, FakeLog, FakeRedis, World, run
+from tests.simulation.world import Action, FakeLog, FakeRedis, Process, World, run
 
 REST = 120.0
 """Virtual seconds after the storm within which everything must be committed and published."""
@@ -40,6 +42,7 @@ class Scenario:
         self.group = Group(world, self.log)
         self.members: list[Member] = []
         self._started = 0
+        self._calm = False
         self.trainers = [Trainer(name, world, self.log, plan.spec, self._stands) for name in "ab"]
         self._evicted: set[int] = set()
         self._eviction = world.random("eviction")
@@ -60,6 +63,7 @@ class Scenario:
         await storm.run()
         await asyncio.gather(*traffic)
         self._world.calm()
+        self._calm = True
         for member in self.members:
             member.process.thaw()
             member.deaf_until = 0.0
@@ -109,8 +113,13 @@ class Scenario:
                 KEYRING,
                 self._plan.limits,
                 self._crashed,
+                self._versions,
             )
         )
+
+    def _versions(self, process: Process) -> VersionSource:
+        timelines, spec = self.judge.timelines, self._plan.spec
+        return FakeVersions(self._world, process, timelines, spec, 0.0 if self._calm else 0.1)
 
     def _kill(self, member: Member) -> None:
         if member in self.members:

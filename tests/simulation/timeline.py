@@ -18,6 +18,11 @@ from tests.oracle.hashing import shard_of
 _OFFSET = (1 << 48) - 1
 
 
+def version_of(barrier: int) -> str:
+    """Return the name of the version that is cut at a barrier op."""
+    return f"V-S-1.{barrier}"
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A shard after a prefix of its log."""
@@ -43,8 +48,13 @@ class Judged:
             frame is not None
             and frame.kind in wire.OPS
             and frame.kind != "restore-rows"
-            and self.outcome.verdict == "applied"
+            and (self.outcome.verdict == "applied" or self.outcome.reason in ("epoch", "absent"))
         )
+
+    @property
+    def restored(self) -> bool:
+        """Whether the record put a version in the place of all rows."""
+        return self.frame is not None and self.frame.kind == "restore" and self.outcome.verdict == "applied"
 
 
 class Timeline:
@@ -52,7 +62,7 @@ class Timeline:
 
     def __init__(self, shard: int, shards: int, records: Sequence[Record], keys: Mapping[str, bytes]) -> None:
         self._shard, self._shards = shard, shards
-        self._oracle = oracle.Shard(shard, keys=keys)
+        self._oracle = oracle.Shard(shard, keys=keys, versions=self.restored_from)
         self._records = records
         self.judged: list[Judged] = []
         self._moments = [self._moment({}, {})]
@@ -64,6 +74,25 @@ class Timeline:
         while len(self._moments) <= prefix:
             self._step()
         return self._moments[prefix]
+
+    def stored(self, version: str) -> Moment | None:
+        """Return the shard at the barrier that `version` was cut at; None: there is no such barrier yet."""
+        while len(self.judged) < len(self._records):
+            self._step()
+        return self._cut(version)
+
+    def _cut(self, version: str) -> Moment | None:
+        for offset, judged in enumerate(self.judged):
+            frame = judged.frame
+            if frame and judged.marker and frame.kind == "barrier" and version_of(frame.seq) == version:
+                return self._moments[offset + 1]
+        return None
+
+    def restored_from(self, body: Mapping[str, object]) -> Mapping[int, Expected]:
+        """Return the rows that a restore puts in the place of all: those at the barrier of its version."""
+        cut = self._cut(str(body["version"]))
+        assert cut is not None, f"{body['version']} is cut before it is restored"
+        return cut.table
 
     def version(self, row_id: int, at: int) -> Expected | None:
         """Return the one right row of `row_id` that was written at LSN `at`; None: there is none."""
@@ -88,9 +117,13 @@ class Timeline:
         newest = before.newest
         if table is not before.table:
             at = 1 << 48 | record.offset
-            changed = {row_id: row for row_id, row in table.items() if row.lsn == at}
-            self._versions.update({(row_id, at): row for row_id, row in changed.items()})
-            newest = {**newest, **dict.fromkeys([*changed, *(before.table.keys() - table.keys())], at)}
+            if self.judged[-1].restored:
+                newest = {row_id: row.lsn for row_id, row in table.items()}
+            else:
+                changed = {row_id: row for row_id, row in table.items() if row.lsn == at}
+                self._versions.update({(row_id, at): row for row_id, row in changed.items()})
+                gone = before.table.keys() - table.keys()
+                newest = {**newest, **dict.fromkeys([*changed, *gone], at)}
         self._moments.append(self._moment(table, newest))
 
     def _moment(self, table: Mapping[int, Expected], newest: Mapping[int, int]) -> Moment:

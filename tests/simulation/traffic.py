@@ -27,6 +27,7 @@ from driftline.shard.spec import TableSpec
 from tests.oracle import wire, writing
 from tests.oracle.hashing import shard_of
 from tests.simulation.judge import GROUP, SHARDS, TABLE
+from tests.simulation.timeline import version_of
 from tests.simulation.world import FakeLog, World
 
 IDS = range(12)
@@ -132,6 +133,8 @@ class Operator:
         self._keyring, self._spec = keyring, spec
         self._requester = producer_id("operator")
         self._asked: list[Outgoing] = []
+        self._barriers: list[int] = []  # op numbers
+        self._prepared, self._epoch = "", 0
 
     async def run(self, count: int) -> None:
         """Ask for the table and then for `count` more ops."""
@@ -149,8 +152,9 @@ class Operator:
 
     def _some_request(self) -> Outgoing:
         rng, draw = self._rng, self._rng.random()
-        if draw < 0.45:
-            return self._request("barrier", GROUP, {"kind": "version"})
+        if draw < 0.5:
+            cut = draw < 0.2 or not self._barriers
+            return self._request("barrier", GROUP, {"kind": "version"}) if cut else self._restoring()
         if draw < 0.65:
             return self._restore_rows()
         if draw < 0.75:
@@ -167,10 +171,33 @@ class Operator:
     def _nonsense(self, draw: float) -> Outgoing:
         """Return what the router refuses."""
         if draw < 0.93:
-            return self._request("prepare", GROUP, {"version": "V"})
+            return self._request("restore", GROUP, {"version": "V"})
         if draw < 0.97:
             return self._rng.choice(self._asked)  # somebody has captured it
         return Outgoing(self._request("barrier", GROUP, {}).value)  # nobody has signed it
+
+    def _restoring(self) -> Outgoing:
+        """Return what a client asks for that restores: first a prepare, then the restore.
+
+        Some restore what was not prepared, or in another epoch; some give a preparation up.
+        """
+        rng, version = self._rng, version_of(self._rng.choice(self._barriers))
+        draw = rng.random()
+        if not self._prepared and draw < 0.7:
+            self._prepared = version
+            return self._request("prepare", GROUP, {"version": version})
+        if draw < 0.1:
+            self._prepared = ""
+            return self._request("prepare", GROUP, {"version": ""})
+        if draw < 0.8:  # else another one than was prepared
+            version = self._prepared or version
+        self._prepared = ""
+        epoch = self._epoch + (rng.random() < 0.1)
+        self._epoch += epoch == self._epoch
+        epochs = {TABLE: epoch} if rng.random() < 0.95 else {}
+        self._epoch -= not epochs and epoch < self._epoch
+        body = {"version": version, "prepare": 0, "from_epoch": epochs, "mode": "rollback"}
+        return self._request("restore", GROUP, body)
 
     def _restore_rows(self) -> Outgoing:
         rng, spec = self._rng, self._spec
@@ -181,11 +208,18 @@ class Operator:
         state = state.reshape(len(ids), spec.state_size)
         return self._signed(Op(RESTORE_ROWS, TABLE, 0, origin, {}, np.array(ids, np.uint64), rows, state))
 
+    def _signs(self, outgoing: Outgoing) -> bool:
+        return self._keyring.verifies(outgoing.value, outgoing.headers)
+
     async def _ask(self, outgoing: Outgoing) -> None:
+        repeated = outgoing in self._asked
         self._asked.append(outgoing)
         while True:
             try:
-                await self._log.append(topics.ops(GROUP), 0, [outgoing])
+                offset = await self._log.append(topics.ops(GROUP), 0, [outgoing])
+                if not repeated and self._signs(outgoing) and wire.decode(outgoing.value).kind == "barrier":
+                    self._barriers.append(offset + 1)
                 return
             except LogUnavailableError:
+                repeated = True  # which of the two counts is not known here
                 await asyncio.sleep(0.02)

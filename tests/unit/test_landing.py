@@ -114,6 +114,49 @@ def test_values_at_one_stride_are_said_to_lie_evenly() -> None:
     assert places == offsets(several).tolist()
 
 
+AHEAD = b"*2\r\n$3\r\n107\r\n$-1\r\n" + b"$4\r\n\r\n$1\r\n"
+BEHIND = b":-12\r\n" + POSITION + b"$0\r\n\r\n*-1\r\n"
+
+
+@settings(deadline=None)
+@given(ROWS, st.lists(st.integers(1, 90)))
+def test_small_replies_ahead_and_behind_are_read_however_they_come(
+    rows: list[bytes | None], sizes: list[int]
+) -> None:
+    data = AHEAD + values(rows) + BEHIND
+    landing, receive = Landing(LENGTH), in_pieces(data, iter(sizes))
+    try:
+        replies = landing.take(len(rows), receive, ahead=2, behind=4)
+    except OddReply:  # many gaps
+        assert landing.rest() + bytes(drained(receive)) == data
+        return
+    some = replies[2]
+    assert isinstance(some, Values)
+    assert found(landing, [some]) == rows
+    assert [replies[:2], replies[3:]] == [parsed(AHEAD), parsed(BEHIND)]
+    assert landing.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"-MOVED 17 127.0.0.1:7000\r\n" * 4,
+        AHEAD + b"-WRONGTYPE of value\r\n",
+        AHEAD + values([None]),
+        AHEAD + values([None, None]) + b"-LOADING\r\n",
+        AHEAD + values([None, None]) + b"+OK\r\n",
+        AHEAD + values([None, None]) + b":" + b"1" * 30,
+    ],
+)
+def test_what_is_no_small_reply_is_left_untouched_and_not_waited_for(reply: bytes) -> None:
+    for first in (1, 4, 10, 30, len(reply)):
+        landing = Landing(LENGTH)
+        receive = in_pieces(reply, iter([first]))
+        with pytest.raises(OddReply):
+            landing.take(2, receive, ahead=2, behind=1)
+        assert reply.startswith(landing.rest())
+
+
 @pytest.mark.parametrize(
     "reply",
     [

@@ -11,9 +11,12 @@ from driftline.errors import StateError
 from driftline.frames.events import Event
 from driftline.frames.states import GRADIENT_CAUSE, RESTORE_CAUSE, TOMBSTONE, UPSERT_CAUSE
 from driftline.ids import lsn
+from driftline.shard.cache import RowBlock
 from driftline.shard.machine import Shard
 from driftline.shard.numerics import initial_rows
+from driftline.shard.plan import PendingOp
 from driftline.shard.position import Position
+from driftline.shard.restore import Preparation, VersionRows, preparation
 from tests.support.samples import (
     KEYRING,
     MINE,
@@ -140,15 +143,68 @@ def test_a_spec_change_counts_from_the_next_record_on() -> None:
 
 def test_a_prepare_is_remembered_and_a_restore_of_another_epoch_is_a_no_op() -> None:
     shard = born()
-    feed(shard, [record(op("prepare", 2, {"version": 7}), 1), record(op("restore", 3, {"from_epoch": 9}), 2)])
-    assert (shard.position.prep, shard.position.op, shard.position.epoch) == ('{"version":7}', 3, 0)
+    late = op("restore", 3, {"version": "V-N-1.0", "from_epoch": 9})
+    feed(shard, [record(op("prepare", 2, {"version": "V-N-1.0"}), 1), record(late, 2)])
+    assert preparation(shard.position.prep) == Preparation(2, "V-N-1.0")
+    assert (shard.position.op, shard.position.epoch) == (3, 0)
 
 
-def test_a_restore_that_this_release_cannot_carry_out_stops_the_shard() -> None:
+def test_who_gives_a_preparation_up_names_it() -> None:
     shard = born()
-    with pytest.raises(StateError, match="no version loaded"):
-        feed(shard, [record(op("restore", 2, {"from_epoch": 0}), 1)])
+    asked: list[dict[str, object]] = [
+        {"version": "V-N-1.0"},
+        {"version": "", "prepare": 9},
+        {"version": "", "prepare": 2},
+    ]
+    for number, body in enumerate(asked, 2):
+        feed(shard, [record(op("prepare", number, body), number - 1)])
+        assert bool(shard.position.prep) == (number < 4)
+
+
+def test_a_restore_without_a_version_store_stops_the_shard() -> None:
+    shard = born()
+    with pytest.raises(StateError, match="no version store"):
+        feed(shard, [record(op("restore", 2, {"version": "V-N-1.0", "from_epoch": 0}), 1)])
     assert (shard.position.next, shard.position.op) == (1, 1)
+
+
+def test_a_restore_puts_the_version_s_rows_in_the_place_of_all() -> None:
+    shard = born()
+    feed(shard, log_of([gradient([A, B], 1), op("prepare", 2, {"version": "V-N-1.0"})])[1:])
+    stored = RowBlock(
+        u64([B, C]),
+        np.ones(2, bool),
+        f32([[1, 2], [3, 4]]),
+        np.zeros((2, 0), np.float32),
+        u64([7, 8]),
+        np.array([1, 0], np.uint32),
+    )
+    restore = PendingOp(op("restore", 3, {"version": "V-N-1.0", "from_epoch": 0}), record(b"", 3))
+    assert shard.restores(restore)
+    shard.cache.begin_flight()
+    shard.committed()
+    shard.apply_op(restore, VersionRows(2, 2, [stored]))
+    position = shard.position
+    assert rows_of(shard) == {
+        B: (f32([[1, 2]]).tobytes(), b"", 7, 1),
+        C: (f32([[3, 4]]).tobytes(), b"", 8, 0),
+    }
+    assert (position.epoch, position.floor, position.prep) == (1, lsn(1, 3), "")
+    assert (position.rows, position.ord) == (2, 2)  # the counter of ordinals never goes back
+    assert P in position.producers  # what was sent stays sent
+    feed(shard, [record(gradient([A], 2), 4)])
+    assert rows_of(shard)[A][3] == 2
+
+
+def test_behind_a_restore_the_rows_are_asked_of_the_store() -> None:
+    shard = born()
+    feed(shard, log_of([gradient([A, B], 1)])[1:])
+    shard.cache.begin_flight()
+    shard.committed()
+    restore = PendingOp(op("restore", 2, {"version": "V-N-1.0", "from_epoch": 0}), record(b"", 2))
+    shard.apply_op(restore, VersionRows(1, 9))
+    assert (shard.position.rows, shard.position.ord) == (1, 9)
+    assert shard.missing(u64([A, B, C])).tolist() == [A, B, C]
 
 
 def test_rows_that_may_be_in_the_store_are_named_once() -> None:

@@ -56,6 +56,7 @@ def test_names_follow_the_conventions(metric: Metric) -> None:
         "frames",
         "commits",
         "ops",
+        "restores",
         "letters",
         "losses",
     )

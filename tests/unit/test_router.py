@@ -11,7 +11,17 @@ import pytest
 
 from driftline import topics
 from driftline.errors import LogUnavailableError
-from driftline.frames.events import BARRIER, RESTORE, RESTORE_ROWS, SPEC, Op, Origin, read_event, write_event
+from driftline.frames.events import (
+    BARRIER,
+    PREPARE,
+    RESTORE,
+    RESTORE_ROWS,
+    SPEC,
+    Op,
+    Origin,
+    read_event,
+    write_event,
+)
 from driftline.ids import OPS_PRODUCER, shard_of
 from driftline.log import Outgoing, Record
 from driftline.ops.catalogue import Born, Catalogue
@@ -117,6 +127,25 @@ async def test_restore_rows_are_split_by_shard_and_all_shards_see_the_number(rig
     assert [op.kind for op in rig.forwarded("items", 0)] == [SPEC]
 
 
+async def test_a_restore_tells_each_table_its_own_epoch_or_that_the_version_lacks_it(rig: Rig) -> None:
+    body = {"version": "V-N-1.0", "prepare": 3, "from_epoch": {"items": 4}, "mode": "rollback"}
+    await rig.ask(PREPARE, "default", {"version": "V-N-1.0"})
+    await rig.ask(RESTORE, "default", body)
+    told = {"version": "V-N-1.0", "prepare": 3, "mode": "rollback"}
+    assert rig.forwarded("items", 1)[-1].body == told | {"from_epoch": 4}
+    assert rig.forwarded("users", 2)[-1].body == told | {"absent": True}
+    assert rig.forwarded("users", 2)[-2].body == {"version": "V-N-1.0"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"version": ""}, {"mode": "back"}, {"from_epoch": 1}, {"from_epoch": {"items": True}}]
+)
+async def test_a_restore_that_makes_no_sense_is_refused(rig: Rig, wrong: dict[str, object]) -> None:
+    body = {"version": "V-N-1.0", "prepare": 3, "from_epoch": {"items": 0}, "mode": "rollback"}
+    await rig.ask(RESTORE, "default", body | wrong)
+    assert rig.refused() == ["bad_op"]
+
+
 async def test_what_is_no_op_goes_to_the_refused_ones_and_to_no_shard(rig: Rig) -> None:
     good = SIGNER.request(BARRIER, "default", {}, 0).value
     unknown = Op(
@@ -129,7 +158,7 @@ async def test_what_is_no_op_goes_to_the_refused_ones_and_to_no_shard(rig: Rig) 
     await rig.ask(SPEC, "x", {**TABLE.to_json(), "name": "x", "group": "other"})
     await rig.ask(SPEC, "x", {**TABLE.to_json(), "name": "x", "optimizer": "sgd"})
     await rig.ask(SPEC, "items", {**TABLE.to_json(), "shards": 8})
-    reasons = ["undecodable", "forged", "unknown_table", "unsupported", "bad_spec", "bad_spec", "bad_spec"]
+    reasons = ["undecodable", "forged", "unknown_table", "bad_op", "bad_spec", "bad_spec", "bad_spec"]
     assert rig.refused() == reasons
     assert len(rig.forwarded("items", 0)) == 1
     await rig.ask(BARRIER, "default")  # the refused change of shards left the table as it was

@@ -233,6 +233,13 @@ def test_a_stale_gradient_with_bad_ids_is_rejected_whole() -> None:
     assert reasons(plan) == ["unsorted_ids"]
 
 
+def test_a_gradient_with_bad_ids_is_rejected_also_where_all_of_it_is_stale() -> None:
+    shard = born()
+    shard.position.floor = lsn(1, 5)
+    plan = shard.screen([record(gradient([B, A], 1, read_pos=lsn(1, 5)), 9)])
+    assert (reasons(plan), plan.counts["stale"]) == (["unsorted_ids"], 0)
+
+
 def test_a_gradient_read_before_the_last_restore_is_dropped_whole() -> None:
     shard = born()
     shard.position.floor = lsn(1, 5)

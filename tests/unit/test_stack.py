@@ -14,13 +14,13 @@ import redis
 from driftline.config import Settings, load_settings
 from driftline.errors import ConfigError, StateError
 from driftline.servers.child import Command, spawn
-from driftline.stack import local, run_file
+from driftline.stack import local, run_file, service
 from driftline.stack.local import Endpoints, LocalStack
 from tests.support.waiting import until
 
 
 def settings_in(directory: Path, **more: object) -> Settings:
-    flags = {"data_dir": str(directory), "log_url": f"local://{directory}/log", **more}
+    flags = {"data_dir": str(directory), "log_url": f"local://{directory}/log", "versioner": False, **more}
     return load_settings(flags, cwd=directory, environ={}).settings
 
 
@@ -128,7 +128,7 @@ def test_an_aggregator_that_dies_right_after_each_start_is_given_up_with_the_rea
 ) -> None:
     program = "print('1 ERROR worker: the worker stopped on an error'); raise ValueError('boom')"
     stack = given_up(tmp_path, monkeypatch, program)
-    assert stack.restarts == local._QUICK_ENDS - 1
+    assert stack.restarts == service.QUICK_ENDS - 1
     assert isinstance(stack.failure, StateError)
     assert "ValueError: boom" in str(stack.failure)
 

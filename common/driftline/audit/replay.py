@@ -21,13 +21,21 @@ from driftline.ids import OFFSET_MASK
 from driftline.log import Record
 from driftline.shard.cache import RowBlock
 from driftline.shard.machine import Shard
+from driftline.shard.restore import LoadVersion
 
 
 class Replay:
     """The table as the log says, and what the scan says otherwise."""
 
-    def __init__(self, table: str, shard: int, keyring: Keyring, scan: ShardScan) -> None:
-        self._shard = Shard(table, shard, keyring)
+    def __init__(
+        self,
+        table: str,
+        shard: int,
+        keyring: Keyring,
+        scan: ShardScan,
+        versions: LoadVersion | None = None,
+    ) -> None:
+        self._shard, self._versions = Shard(table, shard, keyring), versions
         self._scan = scan
         self._index = shard
         self._differences: list[Difference] = []
@@ -90,7 +98,10 @@ class Replay:
             plan = shard.screen(rest)
             shard.apply(plan, None)
             if plan.op is not None:
-                shard.apply_op(plan.op)
+                version = None
+                if self._versions is not None and shard.restores(plan.op):
+                    version = self._versions(plan.op.op.body, shard.table, shard.shard)
+                shard.apply_op(plan.op, version)
             rest = rest[plan.consumed :]
         self._records += len(records)
 

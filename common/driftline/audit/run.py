@@ -12,13 +12,14 @@ from driftline import topics
 from driftline.audit.replay import Replay
 from driftline.audit.scan import MovedAwayError, ShardScan, scan_shard
 from driftline.audit.verdict import ShardAudit, TableAudit
-from driftline.errors import LogUnavailableError, PositionError
+from driftline.errors import InputError, LogUnavailableError, PositionError, StateError
 from driftline.frames.headers import Keyring
 from driftline.log import Log
 from driftline.rows.connection import Connect
 from driftline.rows.layout import ShardKeys
 from driftline.rows.servers import ONLY, Servers
 from driftline.shard.position import FIRST_GENERATION
+from driftline.shard.restore import LoadVersion
 
 _WAIT = 10.0
 _FETCH = 4 << 20
@@ -34,18 +35,29 @@ async def audit_table(
     table: str,
     shards: int,
     on_progress: OnProgress | None = None,
+    versions: LoadVersion | None = None,
 ) -> TableAudit:
     """Return the audit of all `shards` of `table`, also while traffic flows.
 
-    Raises StoreUnavailableError, LogUnavailableError.
+    `versions` loads what restores in the log put in the place of all rows. Raises
+    StoreUnavailableError, LogUnavailableError.
     """
     servers = redis if isinstance(redis, Servers) else Servers.by_connect({ONLY: redis})
-    audits = [await _audit_shard(log, servers, keyring, table, shard, on_progress) for shard in range(shards)]
+    audits = [
+        await _audit_shard(log, servers, keyring, table, shard, on_progress, versions)
+        for shard in range(shards)
+    ]
     return TableAudit(table, tuple(audits))
 
 
 async def _audit_shard(
-    log: Log, servers: Servers, keyring: Keyring, table: str, shard: int, on_progress: OnProgress | None
+    log: Log,
+    servers: Servers,
+    keyring: Keyring,
+    table: str,
+    shard: int,
+    on_progress: OnProgress | None,
+    versions: LoadVersion | None,
 ) -> ShardAudit:
     try:
         scan = await _scan(servers, table, shard)
@@ -60,7 +72,7 @@ async def _audit_shard(
             f"its log starts at offset {bounds.begin} of generation {scan.begin.gen}: what came before "
             "is not in the log any more, and this release stores no versions to start from",
         )
-    replay = Replay(table, shard, keyring, scan)
+    replay = Replay(table, shard, keyring, scan, versions)
     reader = log.reader(topics.gradients(table), shard, 0)
     try:
         while replay.next < replay.end:
@@ -69,7 +81,10 @@ async def _audit_shard(
                 raise LogUnavailableError(
                     f"{topics.gradients(table)}/{shard}: offset {replay.next} of {replay.end} did not come"
                 )
-            replay.feed(records)
+            try:
+                replay.feed(records)
+            except (StateError, InputError) as error:  # a version that a restore names cannot be loaded
+                return _refused(shard, str(error))
             if on_progress is not None:
                 on_progress(shard, replay.next, replay.end)
     finally:

@@ -15,6 +15,7 @@ from driftline.audit.run import OnProgress
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
 from driftline.cli.tables_command import reader
 from driftline.config import Settings, kafka_security, signing_key
+from driftline.connecting import versions_of
 from driftline.frames.headers import Keyring
 from driftline.log import open_log
 from driftline.rows.servers import Servers
@@ -61,7 +62,9 @@ async def run_audit(settings: Settings, spec: TableSpec, on_progress: OnProgress
     keyring = Keyring.parse(signing_key(settings))
     servers = Servers.at(find_redis_url(settings))
     async with open_log(settings.log_url, kafka_security(settings)) as log:
-        return await audit_table(log, servers, keyring, spec.name, spec.shards, on_progress)
+        return await audit_table(
+            log, servers, keyring, spec.name, spec.shards, on_progress, versions_of(settings)
+        )
 
 
 def lines(result: TableAudit) -> list[str]:

@@ -15,13 +15,26 @@ import typer
 
 from driftline.cli import config_command
 from driftline.cli.audit_command import audit
+from driftline.cli.backups_command import backups
+from driftline.cli.branch_command import app as branch_app
 from driftline.cli.demo_command import demo
+from driftline.cli.deploy_command import deploy, undeploy
+from driftline.cli.diff_command import diff
 from driftline.cli.dlq_command import app as dlq_app
 from driftline.cli.doctor_command import doctor
+from driftline.cli.drift_command import app as drift_app
+from driftline.cli.fsck_command import fsck
+from driftline.cli.gc_command import gc
+from driftline.cli.log_command import log
 from driftline.cli.options import NEGATIVE_NUMBERS
+from driftline.cli.pin_command import pin, pins, unpin
 from driftline.cli.relog_command import relog
+from driftline.cli.restore_command import checkout, rollback
+from driftline.cli.rows_command import blame, explain
 from driftline.cli.shards_command import app as shards_app
+from driftline.cli.show_command import show
 from driftline.cli.tables_command import app as tables_app
+from driftline.cli.tag_command import app as tag_app
 from driftline.cli.up_command import up
 from driftline.cli.where_command import where
 from driftline.cli.worker_command import app as worker_app
@@ -43,7 +56,25 @@ app.command(context_settings=NEGATIVE_NUMBERS)(where)
 app.command()(audit)
 app.command()(doctor)
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(drift_app, name="drift")
 app.add_typer(config_command.app, name="config")
+app.command()(log)
+app.command()(show)
+app.command()(diff)
+app.add_typer(branch_app, name="branch")
+app.add_typer(tag_app, name="tag")
+app.command()(pin)
+app.command()(unpin)
+app.command()(pins)
+app.command(context_settings=NEGATIVE_NUMBERS)(blame)
+app.command(context_settings=NEGATIVE_NUMBERS)(explain)
+app.command()(checkout)
+app.command()(rollback)
+app.command()(deploy)
+app.command()(undeploy)
+app.command()(backups)
+app.command()(gc)
+app.command()(fsck)
 
 INTERRUPTED = 130
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from driftline.config import Settings, load_settings
+from driftline.errors import InputError
 
 LogUrl = Annotated[str | None, typer.Option("--log-url", help="local://DIR or kafka://host:port,…")]
 RedisUrl = Annotated[str | None, typer.Option("--redis-url", help="redis://…; default: the local stack's.")]
@@ -43,3 +44,10 @@ def settings_of(
         **more,
     }
     return load_settings(flags, cwd=Path.cwd(), environ=os.environ).settings
+
+
+def row_id(text: str) -> int:
+    """Return the id in `text`. Raises InputError."""
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**64:
+        raise InputError(f"id {text!r} is not a whole number from 0 to 2^64 - 1")
+    return int(text)

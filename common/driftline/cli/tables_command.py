@@ -78,4 +78,15 @@ def reader(settings: Settings) -> Client:
 
 def _client(settings: Settings, key: str | None) -> Client:
     url, security = find_redis_url(settings), kafka_security(settings)
-    return Client(Options(settings.log_url, url, settings.group, key, security=security))
+    return Client(
+        Options(
+            settings.log_url,
+            url,
+            settings.group,
+            key,
+            security=security,
+            store_url=settings.store_url,
+            data_dir=settings.data_dir,
+            version_cache_dir=settings.version_cache_dir,
+        )
+    )

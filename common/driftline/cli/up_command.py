@@ -25,9 +25,9 @@ def up(
     http_port: Annotated[int | None, typer.Option("--http-port", help="Metrics and health; 0: off.")] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Run Redis (unless one is given) and an aggregator until Ctrl-C.
+    """Run Redis (unless one is given), an aggregator and a versioner until Ctrl-C.
 
-    An aggregator that dies is started again. One that cannot run as it is set up, or dies again
+    A service that dies is started again. One that cannot run as it is set up, or dies again
     and again right after its start, ends everything with the reason: status 2 or 4.
     Clients in the same directory find them by themselves: `driftline.connect()`.
     """

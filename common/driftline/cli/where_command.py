@@ -8,11 +8,10 @@ import numpy as np
 import orjson
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
+from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, row_id, settings_of
 from driftline.cli.tables_command import reader
 from driftline.client.splitting import as_ids
 from driftline.config import redact_url
-from driftline.errors import InputError
 from driftline.ids import lsn_generation, lsn_offset, shard_of
 from driftline.rows.layout import RowLayout, ShardKeys
 from driftline.rows.resp import id_bytes
@@ -29,10 +28,9 @@ def where(
     config: ConfigFile = None,
 ) -> None:
     """Print shard, Redis keys and a ready redis-cli command for a row, and the row if it exists."""
-    if not row.isascii() or not row.isdigit() or int(row) >= 2**64:
-        raise InputError(f"id {row!r} is not a whole number from 0 to 2^64 - 1")
+    number = row_id(row)
     settings = settings_of(log_url, redis_url, group, data_dir, config)
-    ids = as_ids(np.array([int(row)], np.uint64))
+    ids = as_ids(np.array([number], np.uint64))
     with reader(settings) as connected:
         handle = connected.table(table)
         spec = handle.spec
@@ -45,7 +43,7 @@ def where(
     command = f"""printf '%s\\n' 'HGET "{keys.values.decode()}" "{field}"' | redis-cli -u {redact_url(url)}"""
     answer = {
         "table": table,
-        "id": int(row),
+        "id": number,
         "shard": shard,
         "shards": spec.shards,
         "server": redact_url(url),

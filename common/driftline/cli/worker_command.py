@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -26,6 +27,29 @@ def aggregator(
     config: ConfigFile = None,
 ) -> None:
     """Apply gradients to rows: consumes the gradients topics, keeps Redis fresh, publishes updates."""
+    _become("aggregator", log_url, redis_url, group, data_dir, config)
+
+
+@app.command()
+def versioner(
+    log_url: LogUrl = None,
+    redis_url: RedisUrl = None,
+    group: Group = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Cut versions: consumes the updates topics, keeps backups, commits versions to the object store."""
+    _become("versioner", log_url, redis_url, group, data_dir, config)
+
+
+def _become(
+    service: str,
+    log_url: str | None,
+    redis_url: str | None,
+    group: str | None,
+    data_dir: Path | None,
+    config: Path | None,
+) -> None:
     settings_of(log_url, redis_url, group, data_dir, config)  # complain here, not in the child
     flags = {
         "DRIFTLINE_LOG_URL": log_url,
@@ -36,4 +60,4 @@ def aggregator(
     }
     environment = {**os.environ, **{name: value for name, value in flags.items() if value}}
     # the library does not import services: the process becomes one
-    os.execve(sys.executable, [sys.executable, "-m", "driftline_services.aggregator"], environment)  # noqa: S606
+    os.execve(sys.executable, [sys.executable, "-m", f"driftline_services.{service}"], environment)  # noqa: S606

@@ -7,23 +7,29 @@ per shard; nothing queued is dropped without an error.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 import orjson
+from numpy.typing import ArrayLike
 
 from driftline import topics
 from driftline.client.aio_table import AsyncTable
 from driftline.client.asker import Asker
 from driftline.client.asking import Request
+from driftline.client.deploying import deploy, undeploy
 from driftline.client.merging import Merged
+from driftline.client.notices import Notices, OnRolledBack
 from driftline.client.operations import Operations, Requested
 from driftline.client.options import Options, Snapshot
 from driftline.client.outbox import Outbox, check_merge_steps
 from driftline.client.publisher import Publisher
+from driftline.client.restoring import Restored, RestoredRows, restore, restore_rows
 from driftline.client.splitting import Sender, Sequence
+from driftline.client.versioning import BackupFact, NodeRollback, Outcomes, barrier_body
+from driftline.control import VersionCommitted
 from driftline.errors import (
     ConfigError,
     HalfMergedError,
@@ -39,7 +45,10 @@ from driftline.ids import producer_id
 from driftline.log import Log, open_log
 from driftline.ops.catalogue import named_tables
 from driftline.rows.servers import Servers
+from driftline.shard.restore import ROLLBACK
 from driftline.shard.spec import TableSpec
+from driftline.versions.opening import open_group
+from driftline.versions.repository import Repository
 
 _POLL = 0.005
 RESERVED = ("ops", "ingest:", "dlq:")
@@ -57,10 +66,13 @@ class AsyncClient:
         self._log: Log = open_log(options.log_url, options.security)
         self.publisher = Publisher(self._log, options.push_buffer_bytes)
         keyring = Keyring.parse(options.key) if options.key else None
-        self._operations = Operations(self._log, options.group, keyring, self._producer)
+        self.operations = Operations(self._log, options.group, keyring, self._producer)
         self._steps = check_merge_steps(options.merge_steps)
         self._outboxes: dict[str, Outbox] = {}
+        self._outcomes = Outcomes(self._log, options.group, lambda: self.operations.keyring)
         self.asker = Asker(Servers.at(options.redis_url))
+        self.notices = Notices(self)
+        self._repository: Repository | None = None
 
     async def __aenter__(self) -> Self:
         await self._log.start()
@@ -77,6 +89,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close without waiting for what is queued; see `flush`."""
+        await self.notices.close()
         await self.publisher.close()
         await self.asker.close()
         await self._log.close()
@@ -127,8 +140,8 @@ class AsyncClient:
             raise ConfigError(refused)
         if known != spec:
             await self._check_partitions(spec)
-            asked = await self._operations.ask(SPEC, spec.name, spec.to_json())
-            await self._wait_for_op({spec.name: spec.shards}, asked, timeout)
+            asked = await self.operations.ask(SPEC, spec.name, spec.to_json())
+            await self.wait_for_op({spec.name: spec.shards}, asked, timeout)
         table = await self.table(spec.name)
         if refused := table.spec.change_refused(spec):  # another client was first, with another spec
             raise ConfigError(refused)
@@ -150,8 +163,8 @@ class AsyncClient:
         Without the deployment's key, which tells genuine ops from forged ones: those that the ops log
         names and the shards know. Raises SigningKeyError for a key that signed none of them.
         """
-        if self._operations.signs:
-            return await self._operations.tables()
+        if self.operations.signs:
+            return await self.operations.tables()
         found: dict[str, TableSpec] = {}
         for name in await named_tables(self._log, self._options.group):
             try:
@@ -163,19 +176,134 @@ class AsyncClient:
         return found
 
     async def snapshot(
-        self, *, kind: str = "version", metadata: Mapping[str, object] | None = None, timeout: float = 60.0
+        self,
+        *,
+        kind: str = "version",
+        metadata: Mapping[str, object] | None = None,
+        figures: Mapping[str, float] | None = None,
+        scenario: str | None = None,
+        branch: str | None = None,
+        run: str | None = None,
+        attachments: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
     ) -> Snapshot:
         """Cut a barrier through all tables of the group behind everything this client has pushed.
 
-        Returns when every shard has passed it. Raises TimedOutError, SigningKeyError, OpRefusedError.
+        Returns when every shard has passed it; `version_of` tells what a versioner made of it.
+
+        `kind`: version or backup. `figures`: quality of the model at this cut, for gates. `scenario`,
+        `branch`: of the version, as the one before if not given. `run`: "new" begins a training run, and
+        a major. `attachments`: keys of objects in the version store, by name (dense weights). Raises
+        TimedOutError, SigningKeyError, OpRefusedError.
         """
-        _ = self._operations.keyring  # without one nothing is waited for
+        _ = self.operations.keyring  # without one nothing is waited for
         await self.flush(timeout=timeout)
         shards = {name: spec.shards for name, spec in (await self.tables()).items()}
-        body = {"kind": kind, "metadata": dict(metadata or {})}
-        asked = await self._operations.ask(BARRIER, self._options.group, body)
-        await self._wait_for_op(shards, asked, timeout)
-        return Snapshot(asked.number, shards)
+        more = {
+            "figures": dict(figures) if figures is not None else None,
+            "scenario": scenario,
+            "branch": branch,
+            "run": run,
+            "attachments": dict(attachments) if attachments is not None else None,
+        }
+        since = await self._outcomes.end()
+        asked = await self.operations.ask(BARRIER, self._options.group, barrier_body(kind, metadata, more))
+        await self.wait_for_op(shards, asked, timeout)
+        return Snapshot(asked.number, shards, since)
+
+    async def version_of(self, snapshot: Snapshot, *, timeout: float = 60.0) -> VersionCommitted:
+        """Return the version that a snapshot became, once a versioner has committed it.
+
+        Raises VersionRejectedError if it became none, TimedOutError.
+        """
+        return await self._outcomes.version_of(snapshot.op, snapshot.since, timeout)
+
+    async def roll_back_to_backup(
+        self, table: str, ids: Iterable[int], backup: int, *, timeout: float = 60.0
+    ) -> NodeRollback:
+        """Put rows of a table back to a backup that versioners hold in memory; see `backups`.
+
+        Returns when every shard has them. Raises InputError when refused, TimedOutError.
+        """
+        spec = await self.spec(table)
+        found = await self._outcomes.roll_back(table, spec.shards, ids, backup, timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                for number in found.ops:
+                    await self._passed({table: spec.shards}, number)
+        except TimeoutError:
+            raise TimedOutError(
+                f"the rows are on their way: not all shards of {table} passed ops {found.ops} in {timeout} s"
+            ) from None
+        return found
+
+    async def backups(self) -> list[BackupFact]:
+        """Return the backups that versioners hold in memory, oldest first."""
+        return await self._outcomes.backups()
+
+    async def restore(
+        self,
+        version: str,
+        *,
+        mode: str = ROLLBACK,
+        branch: str | None = None,
+        scenario: str | None = None,
+        timeout: float = 600.0,
+    ) -> Restored:
+        """Put all tables of the group back to a version; training goes on from there.
+
+        Rows, optimizer state and LSNs are those at the version's barrier, to the bit. Every shard loads
+        its part while training goes on, then all swap; gradients made from rows read before are dropped.
+        `version` is any reference. `mode` rollback: its branch goes on; checkout: in `branch` and
+        `scenario`. Raises UnknownVersionError, VersionUnloadableError, TimedOutError (nothing was
+        changed in these), RestoreOvertakenError.
+        """
+        return await restore(self, version, mode, branch, scenario, timeout)
+
+    async def restore_rows(
+        self, table: str, ids: ArrayLike, version: str, *, timeout: float = 60.0
+    ) -> RestoredRows:
+        """Put single rows, with their optimizer state, back as they were in a version.
+
+        Ids that the version has no row of are left as they are, and returned. Gradients made from
+        these rows before are dropped. Raises UnknownVersionError, UnknownTableError, TimedOutError.
+        """
+        return await restore_rows(self, table, ids, version, timeout)
+
+    async def deploy(self, version: str, *, timeout: float = 600.0) -> str:
+        """Have a version readable beside the live rows, and return its name once every shard has it.
+
+        It stays so over restarts, until `undeploy`. Raises UnknownVersionError, TimedOutError.
+        """
+        return await deploy(self, version, timeout)
+
+    async def undeploy(self, version: str, *, timeout: float = 60.0) -> str:
+        """End a deployment. Raises UnknownVersionError, TimedOutError."""
+        return await undeploy(self, version, timeout)
+
+    def on_rolled_back(self, listener: OnRolledBack) -> None:
+        """Call `listener` when a read shows that its table was restored; in the client's event loop."""
+        self.notices.listen(listener)
+
+    @property
+    def repository(self) -> Repository:
+        """The group's versions. Blocks the first time. Raises ConfigError, ObjectStoreUnavailableError."""
+        if self._repository is None:
+            options = self._options
+            self._repository = open_group(
+                options.store_url, options.group, options.data_dir, cache_dir=options.version_cache_dir
+            )
+        return self._repository
+
+    @property
+    def group(self) -> str:
+        """The group of tables."""
+        return self._options.group
+
+    @property
+    def producer(self) -> bytes:
+        """What this client is called in frames."""
+        return self._producer
 
     async def move_shard(self, table: str, shard: int, server: str) -> Requested:
         """Ask for a shard to be moved to another Redis server and return the op.
@@ -186,7 +314,7 @@ class AsyncClient:
         if not 0 <= shard < spec.shards:
             raise InputError(f"table {table} has the shards 0 to {spec.shards - 1}, not {shard}")
         body = {"shard": shard, "server": server}
-        return await self._operations.ask(MOVE, table, body)
+        return await self.operations.ask(MOVE, table, body)
 
     async def flush(self, *, timeout: float | None = None) -> None:
         """Return when everything pushed is acknowledged by the log. Raises TimedOutError.
@@ -222,11 +350,12 @@ class AsyncClient:
     def _half_merged(self) -> list[tuple[str, Merged]]:
         return [(name, half) for name, box in self._outboxes.items() if (half := box.half_merged) is not None]
 
-    async def _wait_for_op(self, shards: Mapping[str, int], asked: Requested, timeout: float) -> None:
+    async def wait_for_op(self, shards: Mapping[str, int], asked: Requested, timeout: float) -> None:
+        """Return once every shard has passed an op. Raises TimedOutError, and why it was refused."""
         if not shards:  # nobody will pass it
             return
         try:
-            await self._operations.wait(asked, self._passed(shards, asked.number), timeout)
+            await self.operations.wait(asked, self._passed(shards, asked.number), timeout)
         except TimeoutError:
             behind = await self._behind(shards, asked.number)
             if not behind:

@@ -28,7 +28,8 @@ _ELSEWHERE = (MovedError, AskError, ClusterDownError, TryAgainError, ReadOnlyErr
 
 
 @functools.lru_cache(1 << 14)
-def _position(table: str, shard: int, fields: tuple[bytes, ...]) -> bytes:
+def position_command(table: str, shard: int, fields: tuple[bytes, ...]) -> bytes:
+    """Return the command that reads fields of a shard's position, and where it has moved to."""
     return resp.command(b"HMGET", ShardKeys.of(table, shard).position, *fields, b"moved_to")
 
 
@@ -39,14 +40,25 @@ class Request:
     shard: int
     packed: tuple[Bytes, ...]
     replies: int
-    rows: int = 0  # values in the last reply
+    rows: int = 0  # values in the reply that they come in
+    ahead: int = 1  # replies before that one
 
     @classmethod
     def of(
-        cls, table: str, shard: int, fields: Sequence[bytes], *more: Bytes, replies: int = 1, rows: int = 0
+        cls,
+        table: str,
+        shard: int,
+        fields: Sequence[bytes],
+        *more: Bytes,
+        replies: int = 1,
+        rows: int = 0,
+        ahead: int = 1,
     ) -> Request:
-        """Ask for `fields` of the position, then what `more` holds; `replies` in all, `rows` in the last."""
-        return cls(shard, (_position(table, shard, tuple(fields)), *more), replies, rows)
+        """Ask for `fields` of the position, then what `more` holds.
+
+        `replies` in all; `ahead` of them come before the one with the values of `rows` rows.
+        """
+        return cls(shard, (position_command(table, shard, tuple(fields)), *more), replies, rows, ahead)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Invariant: a value is taken for present only where its header stands, and nothing is waited for that
 is not certain to come: headers are looked at in order, so that a place is known before it is looked
-at. Whatever is not a position followed by values of the expected length or nils is left to hiredis.
+at. Whatever is not a position, or several small replies, followed by values of the expected length or
+nils, is left to hiredis.
 Source: the Redis serialisation protocol (RESP2).
 """
 
@@ -22,7 +23,9 @@ Receive = Callable[[memoryview], int]
 """Writes to the begin of a buffer what has come, waits for a first byte, and returns how many came."""
 
 _POSITION = re.compile(rb"\*4\r\n\$\d+\r\n(\d+)\r\n\$\d+\r\n(\d+)\r\n\$\d+\r\n(\d+)\r\n\$-1\r\n\*(\d+)\r\n")
-_POSITION_BYTES = 128  # that _POSITION has at most, and a little more
+_SMALL_BYTES = 128  # that _POSITION has at most, and a little more
+_LINE = re.compile(rb"([*$:])(-?\d+)\r\n")
+_LINE_BYTES = 24  # that _LINE has at most, and a little more
 _BEGIN = b"*4\r\n"
 _NIL = b"$-1\r\n"
 _SURE = len(_BEGIN) + 4 * len(_NIL) + len(b"-ERR\r\n")  # no position with a reply behind it is shorter
@@ -110,24 +113,29 @@ class Landing:
         self.at = self.end = self._length  # the zeros before it stay
         self._reserve(0)
 
-    def expect(self, shards: int, rows: int) -> None:
-        """Have room for the replies of a server, which land behind all others."""
+    def expect(self, small: int, rows: int) -> None:
+        """Have room for the replies of a server, small ones and rows, which land behind all others."""
         self.at = self.end
-        self._reserve(shards * _POSITION_BYTES + rows * self._stride)
+        self._reserve(small * _SMALL_BYTES + rows * self._stride)
 
-    def take(self, count: int, receive: Receive) -> list[Reply | Values]:
-        """Return a shard's position, and where its `count` ≥ 1 values lie.
+    def take(self, count: int, receive: Receive, ahead: int = 1, behind: int = 0) -> list[Reply | Values]:
+        """Return a shard's replies; for its `count` ≥ 1 values, where they lie.
 
+        One reply `ahead` of them is a position, several are any, and so are those `behind`.
         Raises OddReply, with `at` where the shard's replies begin, and what `receive` raises.
         """
         first = self.at
         try:
-            position = self._position(count, receive)
+            replies = self._position(count, receive) if ahead == 1 else self._ahead(ahead, count, receive)
             at, end = self.at, self.at + count * self._stride
             if end <= self.end and self._heads(at, count) == self._header * count:  # as it nearly always is
                 self.at = end
-                return [position, Values([Run(at + len(self._header), self._stride, count)])]
-            return [position, Values(self._runs(count, receive))]
+                replies.append(Values([Run(at + len(self._header), self._stride, count)]))
+            else:
+                replies.append(Values(self._runs(count, receive)))
+            if behind:
+                replies += [self._small(receive) for _ in range(behind)]
+            return replies
         except OddReply:
             self.at = first
             raise
@@ -144,7 +152,7 @@ class Landing:
         self._view[start : self.end] = joined
         return Values([Run(start, self._length, len(values))], present)
 
-    def _position(self, count: int, receive: Receive) -> Reply:
+    def _position(self, count: int, receive: Receive) -> list[Reply | Values]:
         while (found := _POSITION.match(self.data, self.at, self.end)) is None:
             seen = self.data[self.at : min(self.end, self.at + _SURE)]
             if len(seen) == _SURE or not (seen.startswith(_BEGIN) or _BEGIN.startswith(seen)):
@@ -154,7 +162,36 @@ class Landing:
         if int(values) != count:
             raise OddReply
         self.at = found.end()
-        return [following, generation, restores, None]
+        return [[following, generation, restores, None]]
+
+    def _ahead(self, ahead: int, count: int, receive: Receive) -> list[Reply | Values]:
+        replies: list[Reply | Values] = [self._small(receive) for _ in range(ahead)]
+        if self._line(receive) != (b"*", count):
+            raise OddReply
+        return replies
+
+    def _small(self, receive: Receive) -> Reply:
+        """Take a reply of integers and strings, which says itself how long it is."""
+        kind, number = self._line(receive)
+        if kind == b":":
+            return number
+        if number < 0:
+            return None
+        if kind == b"*":
+            return [self._small(receive) for _ in range(number)]
+        at, self.at = self.at, self.at + number + _END
+        while self.end < self.at:
+            self._receive(receive)
+        return bytes(self._view[at : at + number])
+
+    def _line(self, receive: Receive) -> tuple[bytes, int]:
+        while (found := _LINE.match(self.data, self.at, self.end)) is None:
+            seen = self.data[self.at : min(self.end, self.at + _LINE_BYTES)]
+            if len(seen) == _LINE_BYTES or seen[:1] not in b"*$:":  # nothing is in it
+                raise OddReply
+            self._receive(receive)
+        self.at = found.end()
+        return found[1], int(found[2])
 
     def _runs(self, count: int, receive: Receive) -> list[Run]:
         header, stride = self._header, self._stride

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from driftline import topics
 from driftline.errors import ConfigError, SigningKeyError
+from driftline.frames.events import Op, Origin
 from driftline.frames.headers import Keyring
 from driftline.log import Log
 from driftline.ops.catalogue import Catalogue
@@ -51,11 +52,15 @@ class Operations:
 
     async def ask(self, kind: str, target: str, body: Mapping[str, object]) -> Requested:
         """Ask for an op on `target`, a table or the group. Raises FrameError `oversized`."""
+        return await self.ask_op(Op(kind, target, 0, Origin(self._requester, 0, 0), body))
+
+    async def ask_op(self, op: Op) -> Requested:
+        """Ask for an op that may carry rows. Raises FrameError `oversized`."""
         signer = Signer(self._group, self._requester, self.keyring)
         topic = topics.ops(self._group)
         await self._log.create_topic(topic, 1)
         bounds, since = await asyncio.gather(self._log.bounds(topic, 0), refusals_end(self._log, self._group))
-        record = signer.request(kind, target, body, bounds.end)
+        record = signer.sign(op, bounds.end)
         return Requested(op_number(await self._log.append(topic, 0, [record])), since)
 
     async def wait(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from driftline.log.security import OPEN, KafkaSecurity
 
@@ -27,6 +28,9 @@ class Options:
     gradient_dtype: str = "F32"
     security: KafkaSecurity = OPEN  # of kafka:// connections
     merge_steps: int = 1  # steps whose gradients are summed before they are sent
+    store_url: str | None = None  # of the versions; None: below `data_dir`
+    data_dir: Path = Path(".driftline")
+    version_cache_dir: Path | None = None  # for objects that are fetched; None: below `data_dir`
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +39,4 @@ class Snapshot:
 
     op: int
     tables: Mapping[str, int]  # table -> shards
+    since: int = 0  # where the control topic ended before: its outcome is told behind

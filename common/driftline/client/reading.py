@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.client.asking import Answer, Request
+from driftline.client.asking import Answer, Request, position_command
 from driftline.client.landing import NOWHERE, Values, evenly, offsets, stride_of
 from driftline.errors import InputError, StoreUnavailableError
 from driftline.ids import lsn, shard_of_hash, splitmix64
@@ -28,7 +28,8 @@ from driftline.shard.spec import TableSpec
 INIT, ZERO, RAISE, MASK = "init", "zero", "raise", "mask"
 ON_MISSING = (INIT, ZERO, RAISE, MASK)
 _READ = (list, Values)
-_POSITION = (b"next", b"gen", b"epoch")
+POSITION = (b"next", b"gen", b"epoch")
+"""What a read asks of a shard's position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,11 @@ class Rows:
 @functools.lru_cache(1 << 14)
 def _command(table: str, shard: int) -> bytes:
     """Return the name and the key of the command that reads rows of a shard."""
-    return resp.head(2, b"HMGET", ShardKeys.of(table, shard).values).removeprefix(b"*2\r\n")
+    return _hmget(ShardKeys.of(table, shard).values)
+
+
+def _hmget(key: bytes) -> bytes:
+    return resp.head(2, b"HMGET", key).removeprefix(b"*2\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +82,26 @@ class Query:
 
     def requests(self, table: str) -> list[Request]:
         """Return what to ask of each shard: its position, then its rows."""
+        return [
+            Request(shard, (position_command(table, shard, POSITION), *command), 2, count)
+            for (shard, command), count in zip(self.live(table), self.counts.values(), strict=True)
+        ]
+
+    def live(self, table: str) -> Iterator[tuple[int, tuple[bytes, memoryview]]]:
+        """Yield each shard and the command that reads its ids from the live rows, in two pieces."""
+        return self._commands(lambda shard: _command(table, shard))
+
+    def arguments(self, key: Callable[[int], bytes]) -> Iterator[tuple[int, tuple[bytes, memoryview]]]:
+        """The same from the hash `key(shard)`."""
+        return self._commands(lambda shard: _hmget(key(shard)))
+
+    def _commands(self, head: Callable[[int], bytes]) -> Iterator[tuple[int, tuple[bytes, memoryview]]]:
         arguments = resp.id_arguments(self.ids[self.order])
-        asked: list[Request] = []
         begin = 0
         for shard, count in self.counts.items():
-            name = b"*%d\r\n%b" % (2 + count, _command(table, shard))
             rows = arguments[begin * resp.ID_ARGUMENT : (begin + count) * resp.ID_ARGUMENT]
-            asked.append(Request.of(table, shard, _POSITION, name, rows, replies=2, rows=count))
+            yield shard, (b"*%d\r\n%b" % (2 + count, head(shard)), rows)
             begin += count
-        return asked
 
     def decode(
         self, replies: Sequence[Answer], spec: TableSpec, on_missing: str, landed: bytes | bytearray = b""
@@ -94,9 +110,7 @@ class Query:
 
         Raises InputError for missing rows on `raise`, StoreUnavailableError where Redis refused.
         """
-        for reply in replies:
-            if not isinstance(reply, _READ):
-                raise StoreUnavailableError(f"Redis refused a read of table {spec.name}: {reply!r}")
+        check_replies(replies, spec.name)
         read, epochs = self._positions(cast("Sequence[list[bytes | None]]", replies[::2]))
         layout = RowLayout.of(spec)
         data, where, present = self._located(replies[1::2], layout.value_bytes, landed)
@@ -203,6 +217,13 @@ class PositionQuery:
             isinstance(reply, list) and isinstance(reply[0], bytes) and int(reply[0]) >= offset
             for reply, offset in zip(replies, self.offsets, strict=True)
         )
+
+
+def check_replies(replies: Sequence[Answer], table: str) -> None:
+    """Raise StoreUnavailableError unless all are positions and values."""
+    for reply in replies:
+        if not isinstance(reply, _READ):
+            raise StoreUnavailableError(f"Redis refused a read of table {table}: {reply!r}")
 
 
 def check_on_missing(on_missing: str) -> None:

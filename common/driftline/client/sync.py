@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,16 +17,19 @@ from typing import Any, Self, TypeVar
 from numpy.typing import ArrayLike
 
 from driftline.client.aio import AsyncClient
-from driftline.client.aio_table import READ_POLL, AsyncTable
 from driftline.client.asking import Request
+from driftline.client.notices import OnRolledBack
 from driftline.client.operations import Requested
 from driftline.client.options import Options, Snapshot
-from driftline.client.reading import INIT, PositionQuery, Query, Rows, check_on_missing
-from driftline.client.splitting import as_ids
+from driftline.client.reading import Rows
+from driftline.client.restoring import Restored, RestoredRows
 from driftline.client.sync_asker import Decode, SyncAsker
-from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError
+from driftline.client.sync_table import Table
+from driftline.client.versioning import BackupFact, NodeRollback
+from driftline.control import VersionCommitted
+from driftline.errors import ConfigError
 from driftline.rows.connection import Reply
-from driftline.rows.layout import RowLayout
+from driftline.shard.restore import ROLLBACK
 from driftline.shard.spec import TableSpec
 
 _Result = TypeVar("_Result")
@@ -88,10 +90,44 @@ class Client:
         return self.run(self._client.tables())
 
     def snapshot(
-        self, *, kind: str = "version", metadata: Mapping[str, object] | None = None, timeout: float = 60.0
+        self,
+        *,
+        kind: str = "version",
+        metadata: Mapping[str, object] | None = None,
+        figures: Mapping[str, float] | None = None,
+        scenario: str | None = None,
+        branch: str | None = None,
+        run: str | None = None,
+        attachments: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
     ) -> Snapshot:
         """Cut a barrier through all tables of the group: see `AsyncClient.snapshot`."""
-        return self.run(self._client.snapshot(kind=kind, metadata=metadata, timeout=timeout))
+        return self.run(
+            self._client.snapshot(
+                kind=kind,
+                metadata=metadata,
+                figures=figures,
+                scenario=scenario,
+                branch=branch,
+                run=run,
+                attachments=attachments,
+                timeout=timeout,
+            )
+        )
+
+    def version_of(self, snapshot: Snapshot, *, timeout: float = 60.0) -> VersionCommitted:
+        """Return the version that a snapshot became: see `AsyncClient.version_of`."""
+        return self.run(self._client.version_of(snapshot, timeout=timeout))
+
+    def roll_back_to_backup(
+        self, table: str, ids: Iterable[int], backup: int, *, timeout: float = 60.0
+    ) -> NodeRollback:
+        """Put rows back to a backup in memory: see `AsyncClient.roll_back_to_backup`."""
+        return self.run(self._client.roll_back_to_backup(table, ids, backup, timeout=timeout))
+
+    def backups(self) -> list[BackupFact]:
+        """Return the backups that versioners hold in memory, oldest first."""
+        return self.run(self._client.backups())
 
     def flush(self, *, timeout: float | None = None) -> None:
         """Return when everything pushed is acknowledged by the log: see `AsyncClient.flush`."""
@@ -133,86 +169,49 @@ class Client:
         """Return the URL of the Redis process that holds a shard, with its credentials."""
         return self.run(self._client.asker.locate(table, [shard]))[shard]
 
+    def restore(
+        self,
+        version: str,
+        *,
+        mode: str = ROLLBACK,
+        branch: str | None = None,
+        scenario: str | None = None,
+        timeout: float = 600.0,
+    ) -> Restored:
+        """Put all tables of the group back to a version: see `AsyncClient.restore`."""
+        work = self._client.restore(version, mode=mode, branch=branch, scenario=scenario, timeout=timeout)
+        return self.run(work)
+
+    def restore_rows(
+        self, table: str, ids: ArrayLike, version: str, *, timeout: float = 60.0
+    ) -> RestoredRows:
+        """Put single rows back as they were in a version: see `AsyncClient.restore_rows`."""
+        return self.run(self._client.restore_rows(table, ids, version, timeout=timeout))
+
+    def deploy(self, version: str, *, timeout: float = 600.0) -> str:
+        """Have a version readable beside the live rows: see `AsyncClient.deploy`."""
+        return self.run(self._client.deploy(version, timeout=timeout))
+
+    def undeploy(self, version: str, *, timeout: float = 60.0) -> str:
+        """Have a version no longer readable beside the live rows: see `AsyncClient.undeploy`."""
+        return self.run(self._client.undeploy(version, timeout=timeout))
+
+    @property
+    def asynchronous(self) -> AsyncClient:
+        """The client underneath, for `run`."""
+        return self._client
+
+    def on_rolled_back(self, listener: OnRolledBack) -> None:
+        """Call `listener` when a read shows that its table was restored; in a thread of the client's."""
+        self._client.on_rolled_back(listener)
+
+    def note_epochs(self, spec: TableSpec, rows: Rows) -> None:
+        """Tell whoever wants to know if the epochs of these rows show a restore."""
+        notices = self._client.notices
+        epoch = notices.news(spec.name, rows.epoch)
+        if epoch is not None:
+            self._loop.call_soon_threadsafe(notices.tell, spec.name, epoch, spec.shards)
+
     def move_shard(self, table: str, shard: int, server: str) -> Requested:
         """Ask for a shard to be moved to another Redis server: see `AsyncClient.move_shard`."""
         return self.run(self._client.move_shard(table, shard, server))
-
-
-class Table:
-    """A table as one producer sees it."""
-
-    def __init__(self, client: Client, table: AsyncTable) -> None:
-        self._client, self._table = client, table
-        self._value_bytes = RowLayout.of(table.spec).value_bytes
-
-    @property
-    def spec(self) -> TableSpec:
-        """The table's spec when the handle was made."""
-        return self._table.spec
-
-    def get(
-        self, ids: ArrayLike, *, on_missing: str = INIT, read_your_writes: bool = False, timeout: float = 30.0
-    ) -> Rows:
-        """Return the rows of `ids`, in their order; one round trip: see `AsyncTable.get`."""
-        check_on_missing(on_missing)
-        query = Query.of(as_ids(ids), self.spec.shards)
-        if read_your_writes:
-            self.wait_readable(timeout=timeout)
-        rows = self._client.read(
-            self.spec.name,
-            query.requests(self.spec.name),
-            self._value_bytes,
-            lambda answers, landed: query.decode(answers, self.spec, on_missing, landed),
-        )
-        self._table.pending.note_read(rows)
-        return rows
-
-    def wait_readable(self, *, timeout: float = 30.0) -> None:
-        """Return once a read includes everything this client has pushed: see `AsyncTable.wait_readable`."""
-        deadline = time.monotonic() + timeout
-        self._client.flush(timeout=timeout)
-        while (query := self._table.unread()) is not None:
-            if self._settled(query):
-                return
-            if time.monotonic() > deadline:
-                raise TimedOutError(f"table {self.spec.name}: own pushes not readable within {timeout} s")
-            time.sleep(READ_POLL)
-
-    def _settled(self, query: PositionQuery) -> bool:
-        try:
-            return query.settled(self._client.ask(self.spec.name, query.requests))
-        except StoreUnavailableError:  # a failover, a restart: waited out until the time-out
-            return False
-
-    def push(
-        self,
-        ids: ArrayLike,
-        grads: ArrayLike,
-        *,
-        step: int | None = None,
-        read: Mapping[int, int] | None = None,
-        lr: float | None = None,
-        traceparent: str | None = None,
-    ) -> None:
-        """Queue gradients, applied exactly once: see `AsyncTable.push`."""
-        self._client.run(self._table.push(ids, grads, step=step, read=read, lr=lr, traceparent=traceparent))
-
-    def upsert(
-        self,
-        ids: ArrayLike,
-        rows: ArrayLike,
-        *,
-        state: ArrayLike | None = None,
-        step: int | None = None,
-        traceparent: str | None = None,
-    ) -> None:
-        """Queue explicit rows: see `AsyncTable.upsert`."""
-        self._client.run(self._table.upsert(ids, rows, state=state, step=step, traceparent=traceparent))
-
-    def delete(self, ids: ArrayLike, *, step: int | None = None, traceparent: str | None = None) -> None:
-        """Queue the removal of rows: see `AsyncTable.delete`."""
-        self._client.run(self._table.delete(ids, step=step, traceparent=traceparent))
-
-    def flush(self) -> None:
-        """Return when everything pushed is acknowledged by the log."""
-        self._client.flush()

@@ -26,6 +26,7 @@ from driftline.rows.address import redact
 from driftline.rows.connection import EXCHANGE_TIMEOUT, Reply
 
 _KEPT = 1 << 24  # bytes of a buffer that is kept for the next read
+_UNCOUNTED = 1 << 31  # a pool counts the connections it made, also those long closed, up to 100
 _Result = TypeVar("_Result")
 _Answer = TypeVar("_Answer", Reply, Answer)
 _Read = Callable[[redis.Connection, Pipeline], Mapping[int, Sequence[_Answer]]]
@@ -54,7 +55,7 @@ class SyncAsker:
     ) -> _Result:
         """Return what `decode` makes of the answers, in the order of the requests, and the values' buffer.
 
-        Every request is for a position and `rows` values of `value_bytes`. Raises StoreUnavailableError.
+        Every request is for `rows` values of `value_bytes`. Raises StoreUnavailableError.
         """
         landing = self._landing(value_bytes)
         read = functools.partial(_landed, landing)
@@ -151,6 +152,7 @@ class SyncAsker:
                 protocol=2,
                 socket_connect_timeout=5,
                 socket_timeout=EXCHANGE_TIMEOUT,
+                max_connections=_UNCOUNTED,
             )
         # connects when it first sends
         return cast(redis.Connection, pool.make_connection())
@@ -164,17 +166,19 @@ def _replies(connection: redis.Connection, part: Pipeline) -> dict[int, Sequence
 def _landed(landing: Landing, connection: redis.Connection, part: Pipeline) -> dict[int, Sequence[Answer]]:
     """The same, values left where they land; from the first odd reply on by redis-py's parser."""
     receive, feed = borrow(connection)
-    landing.expect(len(part.requests), sum(each.rows for each in part.requests))
+    landing.expect(part.replies - len(part.requests), sum(each.rows for each in part.requests))
     answers: dict[int, Sequence[Answer]] = {}
     for at, request in enumerate(part.requests):
         try:
-            answers[request.shard] = landing.take(request.rows, receive)
+            behind = request.replies - request.ahead - 1
+            answers[request.shard] = landing.take(request.rows, receive, request.ahead, behind)
         except OddReply:
             feed(landing.rest())
             for each in part.requests[at:]:
-                position, values = _reply(connection), _reply(connection)
-                kept = landing.put(cast("list[bytes | None]", values)) if isinstance(values, list) else values
-                answers[each.shard] = [position, kept]
+                replies: list[Answer] = [_reply(connection) for _ in range(each.replies)]
+                if isinstance(values := replies[each.ahead], list):
+                    replies[each.ahead] = landing.put(cast("list[bytes | None]", values))
+                answers[each.shard] = replies
             break
     return answers
 

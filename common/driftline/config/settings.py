@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -27,6 +28,8 @@ HIDDEN = "***"
 SECRETS = frozenset({"key", "kafka_password"})
 """Settings that are never printed, and not taken as flags."""
 
+STORE_SCHEMES = ("file", "s3", "gs", "az")
+
 _UNITS = {
     "": 1,
     "b": 1,
@@ -37,6 +40,11 @@ _UNITS = {
     "mib": 1 << 20,
     "gib": 1 << 30,
 }
+_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+_SCENARIO = re.compile(r"[A-Z0-9]{1,8}")
+_GATE = re.compile(
+    r"figure:[^:\s]+:(lower|higher):\d+(\.\d+)?%?|call:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|https?://\S+"
+)
 _SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)")
 
 
@@ -134,6 +142,79 @@ class Settings(BaseSettings):
         default=Path(".driftline"),
         description="Directory of what this machine keeps; relative to the working directory.",
     )
+    store_url: str | None = Field(
+        default=None,
+        description="Object store of the versions: `file:///DIR`, `s3://`, `gs://` or `az://` with a path; "
+        "each group has a folder below it. Not set: `data_dir`/versions.",
+    )
+    version_cache_dir: Path | None = Field(
+        default=None,
+        description="Directory for objects of versions fetched from elsewhere. "
+        "Not set: `data_dir`/version-cache.",
+    )
+    version_cache_bytes: Bytes = Field(
+        default=4 << 30,
+        description="Size that directory may have.",
+        json_schema_extra={"unit": "bytes"},
+    )
+    version_buffer_bytes: Bytes = Field(
+        default=1 << 30,
+        description="Changed rows that a versioner keeps in memory, over its shards, before it moves them "
+        "to a temporary file.",
+        json_schema_extra={"unit": "bytes"},
+    )
+    version_every_s: Seconds | None = Field(
+        default=None,
+        description="A version so long after the last one, if rows have changed. Not set: none by time.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    version_every_bytes: Bytes | None = Field(
+        default=None,
+        description="A version once so much has changed since the last one. Not set: none by amount.",
+        json_schema_extra={"unit": "bytes"},
+    )
+    version_daily_at: str | None = Field(
+        default="00:00",
+        description="A version each day at this time (UTC), if rows have changed; `off`: none.",
+    )
+    version_scenario: str = Field(
+        default="R",
+        description="Scenario of the first version, where its barrier names none: 1 to 8 capitals or digits.",
+    )
+    version_gates: str = Field(
+        default="",
+        description="What judges a version before it is stored, separated by white space: "
+        "`figure:NAME:lower|higher:TOLERANCE[%]`, `call:module.function`, `http://…` or `https://…`.",
+    )
+    version_gate_timeout_s: Seconds = Field(
+        default=60.0,
+        description="How long the gates may take, together.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    version_gate_unanswered: Literal["store", "reject"] = Field(
+        default="store",
+        description="What becomes of a version that a gate did not judge, for want of a figure or an answer.",
+    )
+    backup_every_s: Seconds | None = Field(
+        default=60.0,
+        description="A backup in the versioner's memory so long after the last, if rows have changed.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    backups_kept: int = Field(default=60, ge=0, le=10_000, description="Newest backups that are kept.")
+    backups_hourly: int = Field(
+        default=24, ge=0, le=10_000, description="Older backups that are kept, the newest of each hour."
+    )
+    backups_bytes: Bytes = Field(
+        default=256 << 20,
+        description="Memory that backups may take; the oldest go first.",
+        json_schema_extra={"unit": "bytes"},
+    )
+    versioner: bool = Field(
+        default=True, description="Whether `driftline up` runs a versioner beside the aggregator."
+    )
+    versioner_http_port: Port = Field(
+        default=8322, description="Port on which the versioner answers /metrics, /livez and /readyz; 0: off."
+    )
     group: str = Field(
         default="default", description="The tables that version together; names the ops topic."
     )
@@ -213,7 +294,13 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @field_validator(
-        "data_dir", "key_file", "kafka_password_file", "kafka_ca_file", "kafka_cert_file", "kafka_key_file"
+        "data_dir",
+        "version_cache_dir",
+        "key_file",
+        "kafka_password_file",
+        "kafka_ca_file",
+        "kafka_cert_file",
+        "kafka_key_file",
     )
     @classmethod
     def _expand_home(cls, value: Path | None) -> Path | None:
@@ -241,6 +328,45 @@ class Settings(BaseSettings):
                 parse_redis(value)
             except ConfigError as error:  # does not repeat passwords
                 raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("store_url")
+    @classmethod
+    def _check_store_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if "@" in value:
+            raise ValueError("a store URL takes no user name or password: the store's own variables do")
+        if parts.scheme not in STORE_SCHEMES or (parts.scheme == "file") == bool(parts.netloc):
+            raise ValueError("expected file:///DIR, s3://BUCKET/…, gs://BUCKET/… or az://CONTAINER/…")
+        return value
+
+    @field_validator("version_daily_at")
+    @classmethod
+    def _check_daily(cls, value: str | None) -> str | None:
+        if value is None or value == "off":
+            return None
+        if not _TIME_OF_DAY.fullmatch(value):
+            raise ValueError("expected a time of day such as 03:30, or off")
+        return value
+
+    @field_validator("version_scenario")
+    @classmethod
+    def _check_scenario(cls, value: str) -> str:
+        if not _SCENARIO.fullmatch(value):
+            raise ValueError("expected 1 to 8 capitals or digits")
+        return value
+
+    @field_validator("version_gates")
+    @classmethod
+    def _check_gates(cls, value: str) -> str:
+        wrong = [each for each in value.split() if not _GATE.fullmatch(each)]
+        if wrong:
+            raise ValueError(
+                f"{wrong[0]!r}: expected figure:NAME:lower:TOLERANCE, figure:NAME:higher:TOLERANCE "
+                "(or TOLERANCE%), call:module.function, http://… or https://…"
+            )
         return value
 
     @field_validator("group")

@@ -26,9 +26,10 @@ from driftline.audit import audit_table
 from driftline.config import Settings as Deployment
 from driftline.config import load_settings, new_key
 from driftline.demo import sources
+from driftline.demo.cutting import Cutter, log_of
 from driftline.demo.events import Events
 from driftline.demo.progress import ProgressView
-from driftline.demo.run import Health, Hooks, run
+from driftline.demo.run import Health, Hooks, Progress, run
 from driftline.demo.summary import Audit, render, summarise
 from driftline.demo.tables import Settings, TableSettings
 from driftline.errors import DriftlineError
@@ -36,6 +37,7 @@ from driftline.frames.headers import Keyring
 from driftline.log import open_log
 from driftline.rows.servers import Servers
 from driftline.stack.local import Endpoints, LocalStack
+from driftline.versions import find_group
 
 _RECENT = 2_000  # pushes that the freshness shown while running covers
 
@@ -67,11 +69,15 @@ class PipelineTable:
 
     def get(self, ids: NDArray[np.uint64]) -> driftline.Rows:
         """Return rows that include every push of this trainer; note how long that took."""
+        self.settle()
+        return self._table.get(ids)
+
+    def settle(self) -> None:
+        """Return once every push of this trainer can be read; note how long that took."""
         if self._pushed is not None:
             self._table.wait_readable()
             self.freshness_ms.append((time.perf_counter() - self._pushed) * 1e3)
             self._pushed = None
-        return self._table.get(ids)
 
     def push(self, ids: NDArray[np.uint64], grads: NDArray[np.float32], *, step: int, read: object) -> None:
         """Push gradients made from rows read at `read`."""
@@ -90,22 +96,47 @@ def run_demo(demo: Demo) -> int:
     out = Console()
     events, source, ceiling = _stream(demo)
     settings = Settings(dims=demo.dims, seed=demo.seed)
-    with _stack(demo, console) as (endpoints, log_file), _client(endpoints) as client:
+    with (
+        _stack(demo, console) as (deployment, endpoints, log_file),
+        _client(endpoints) as client,
+    ):
         users = PipelineTable(client.create_table(_spec("users", settings.users(), endpoints, demo.shards)))
         items = PipelineTable(client.create_table(_spec("items", settings.items(), endpoints, demo.shards)))
+
+        def settle() -> None:
+            users.settle()
+            items.settle()
+
+        cutter = Cutter(client, -(-len(events) // settings.batch), source, settle)
         with ProgressView(console) as view:
-            end = run(
-                events, users, items, settings, view.update, hooks=Hooks(health=lambda: _health(users, items))
-            )
-        snapshot = client.snapshot(kind="version", metadata={"source": source})
-        console.print(f"barrier {snapshot.op} passed by every shard; auditing …", highlight=False)
+
+            def on_progress(progress: Progress) -> None:
+                cutter.progress = progress
+                view.update(progress)
+
+            hooks = Hooks(after_push=cutter.after_push, health=lambda: _health(users, items))
+            end = run(events, users, items, settings, on_progress, hooks=hooks)
+        cutter.cut_version()
+        console.print(f"barrier {cutter.versions[-1].op} passed by every shard; auditing …", highlight=False)
         audit = asyncio.run(_audit(endpoints, demo.shards))
-        summary = summarise(end, settings, source=source, recall_ceiling=ceiling, audit=audit)
+        repository = find_group(None, deployment.group, deployment.data_dir)
+        summary = summarise(
+            end,
+            settings,
+            source=source,
+            recall_ceiling=ceiling,
+            audit=audit,
+            versions=tuple(cutter.committed(repository)),
+            backups=cutter.backups,
+        )
         out.print(render(summary))
+        out.print("\n$ driftline log", highlight=False)
+        for line in log_of(repository):
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
         if demo.json_file is not None:
             demo.json_file.write_text(summary.to_json() + "\n")
         if demo.wait and sys.stdin.isatty():
-            _explain(console, endpoints, log_file)
+            _explain(console, deployment, endpoints, log_file)
             _wait_for_enter()
     return 0 if audit.ok else 1
 
@@ -120,7 +151,7 @@ def _stream(demo: Demo) -> tuple[Events, str, float | None]:
 
 
 @contextmanager
-def _stack(demo: Demo, console: Console) -> Iterator[tuple[Endpoints, str]]:
+def _stack(demo: Demo, console: Console) -> Iterator[tuple[Deployment, Endpoints, str]]:
     with tempfile.TemporaryDirectory(prefix="driftline-demo-") as scratch:
         directory = demo.data_dir or Path(scratch)
         # on servers that others use too, every run has tables of its own
@@ -140,7 +171,7 @@ def _stack(demo: Demo, console: Console) -> Iterator[tuple[Endpoints, str]]:
         with LocalStack(deployment) as stack:
             console.print(f"stack up, data in {directory}", highlight=False)
             try:
-                yield stack.endpoints, stack.worker_log
+                yield deployment, stack.endpoints, stack.worker_log
             except DriftlineError:
                 if stack.failure is not None:  # what went wrong is only what came of it
                     raise stack.failure from None
@@ -197,12 +228,12 @@ def _tables() -> list[tuple[str, TableSettings]]:
     return [("users", Settings().users()), ("items", Settings().items())]
 
 
-def _explain(console: Console, endpoints: Endpoints, log_file: str) -> None:
+def _explain(console: Console, deployment: Deployment, endpoints: Endpoints, log_file: str) -> None:
     console.print(
         f"\nStill running. Look around from another terminal:\n"
         f"  export DRIFTLINE_LOG_URL={endpoints.log_url} DRIFTLINE_REDIS_URL={endpoints.redis_url} "
-        f"DRIFTLINE_GROUP={endpoints.group}\n"
-        f"  driftline table ls\n  driftline where items 1\n  less {log_file}\n"
+        f"DRIFTLINE_GROUP={endpoints.group} DRIFTLINE_DATA_DIR={deployment.data_dir}\n"
+        f"  driftline table ls\n  driftline where items 1\n  driftline log\n  less {log_file}\n"
         "Enter ends it.",
         highlight=False,
         soft_wrap=True,

@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 import orjson
 from rich.table import Table
 
+from driftline.demo.cutting import CutVersion
 from driftline.demo.run import Progress
 from driftline.demo.tables import Settings
+from driftline.versions.wording import size
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Summary:
     baselines: Baselines
     recall_ceiling: float | None = None  # where the truth is known: ranking by it
     audit: Audit | None = None
+    versions: tuple[CutVersion, ...] = ()  # oldest first; each of both tables
+    backups: int = 0  # cut for the versioner's memory
 
     def to_json(self) -> str:
         """Return one JSON object; what was not measured is null."""
@@ -74,6 +78,8 @@ def summarise(
     source: str,
     recall_ceiling: float | None = None,
     audit: Audit | None = None,
+    versions: tuple[CutVersion, ...] = (),
+    backups: int = 0,
 ) -> Summary:
     """Return the summary of a run that ended at `end`; `source` says where the events came from.
 
@@ -96,6 +102,8 @@ def summarise(
         baselines=Baselines(end.overall.popularity, end.overall.recency),
         recall_ceiling=recall_ceiling,
         audit=audit,
+        versions=versions,
+        backups=backups,
     )
 
 
@@ -128,6 +136,12 @@ def render(summary: Summary) -> Table:
     if summary.recall_ceiling is not None:
         table.add_row("  ranking by the truth", figure(summary.recall_ceiling, 3))
     table.add_row("events counted", f"{summary.scored_events:,}")
+    if summary.versions:
+        table.add_section()
+        stored = sum(each.changed for each in summary.versions)
+        added = sum(each.bytes for each in summary.versions)
+        table.add_row("versions", f"{len(summary.versions)}, and {summary.backups} backups in memory")
+        table.add_row("  stored", f"{stored:,} rows, {size(added)}")
     if summary.audit is not None:
         table.add_section()
         colour = "green" if summary.audit.ok else "red"

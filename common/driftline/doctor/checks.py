@@ -1,11 +1,13 @@
 """The list of checks, and the one way to run them.
 
-Invariant: checks only read, and know nothing of each other; what one cannot look at is a
-finding of its own, and the others go on. A new part of a deployment is a new entry in CHECKS.
+Invariant: checks only read (in the object store they race for scratch keys), and know nothing of
+each other; what one cannot look at is a finding of its own, and the others go on. A new part of a
+deployment is a new entry in CHECKS.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -19,19 +21,21 @@ from driftline.doctor import (
     kafka_verdicts,
     key,
     local_log,
+    objects,
     redis_facts,
     redis_verdicts,
     settings,
     tables,
     versions,
 )
-from driftline.doctor.findings import Finding, Report, unchecked, warn
+from driftline.doctor.findings import Finding, Report, ok, unchecked, warn
 from driftline.doctor.roles import REDIS_COMMANDS, Role, consumer_group, expected_topics, kafka_rights
 from driftline.errors import ConfigError, DriftlineError, InputError, RetryError
 from driftline.log import KafkaAddress, Log, open_log, parse_address
 from driftline.log.local.layout import holds_log
 from driftline.rows.servers import Servers
 from driftline.stack.run_file import redis_url
+from driftline.versions import group_url, open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,19 @@ async def check_tables(patient: Patient) -> Sequence[Finding]:
         return []  # the checks of log and Redis say why
 
 
+async def check_store(patient: Patient) -> Sequence[Finding]:
+    """Look at the object store of the versions, which only services write to."""
+    if patient.role is not Role.SERVICE:
+        return []
+    given = patient.settings
+    url = group_url(given.store_url, given.group, given.data_dir)
+    directory = objects.missing_directory(url)
+    if directory is not None:
+        return [ok(objects.AREA, "directory", f"{directory} is not there yet: made with the first version")]
+    facts = await asyncio.to_thread(lambda: objects.collect(open_store(url), patient.now))
+    return list(objects.judge(facts, given.group))
+
+
 CHECKS: tuple[Check, ...] = (
     Check("versions", check_versions),
     Check("settings", check_settings),
@@ -139,6 +156,7 @@ CHECKS: tuple[Check, ...] = (
     Check("log", check_log),
     Check("redis", check_redis),
     Check("tables", check_tables),
+    Check("store", check_store),
 )
 
 

@@ -29,8 +29,10 @@ class Range:
 LIBRARIES: Mapping[str, Range] = {
     "aiohttp": Range("3.9"),
     "aiokafka": Range("0.13", "0.15"),
+    "cramjam": Range("2.8"),
     "faust-streaming": Range("0.15.2", "0.16"),
     "numpy": Range("1.26"),
+    "obstore": Range("0.8"),
     "orjson": Range("3.10"),
     "prometheus-client": Range("0.20"),
     "pydantic": Range("2.7"),

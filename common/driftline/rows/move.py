@@ -26,6 +26,7 @@ from driftline.rows.connection import Connect, Connection, Reply
 from driftline.rows.fields import delays, pairs
 from driftline.rows.layout import RowLayout, ShardKeys
 from driftline.rows.shard_store import MOVED
+from driftline.rows.staging import BESIDE
 from driftline.shard.spec import TableSpec
 
 PAGE = b"2000"
@@ -153,7 +154,7 @@ class Switch:
                 raise FenceLostError(f"{keys.position.decode()}: moved on by {(owner or b'').decode()!r}")
             if (values, state) != _rows_of(left):
                 return False
-            fields = {name: value for name, value in left.items() if name != b"moved_to"}
+            fields = {name: value for name, value in left.items() if name not in (b"moved_to", *BESIDE)}
             fields |= {b"owner": self.owner, b"place": b"%d" % place}
             commands = [resp.command(b"DEL", keys.position, keys.values, keys.state)]
             for count, draft, key in (

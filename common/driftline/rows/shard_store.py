@@ -15,21 +15,20 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from redis.exceptions import NoPermissionError, OutOfMemoryError
 
-from driftline.errors import ConfigError, FenceLostError, PositionError, StoreUnavailableError
+from driftline.errors import FenceLostError, PositionError, StoreUnavailableError
 from driftline.rows import resp
-from driftline.rows.connection import Connect, Connection, Reply
+from driftline.rows.fence import FENCE, Fence
 from driftline.rows.fields import delays, names_and_values, pairs
-from driftline.rows.layout import RowLayout, ShardKeys
+from driftline.rows.layout import RowLayout
 from driftline.rows.resp import Bytes
-from driftline.rows.transaction import transaction
+from driftline.rows.staging import BESIDE, STAGED, Copy, StagedLostError, Swap
+from driftline.rows.transaction import restoration, transaction
 from driftline.shard.cache import RowBlock
 from driftline.shard.machine import Delta
 from driftline.shard.position import Position, StoredFields
 
 _READ_ATTEMPTS = 5
-_FENCE = (b"next", b"owner")
 MOVED = b"moved:"
 """Begins the owner of a shard that has left its server: no writer has such a token."""
 
@@ -41,18 +40,11 @@ class Stored:
     position: Position | None  # None: nothing stored yet
     published: int  # states of all records below it are acknowledged on the updates topic
     owner: bytes
+    staged: bytes = b""  # copies that an earlier owner began, with spaces between their names
 
 
-class ShardStore:
+class ShardStore(Fence):
     """Owner `owner`'s hands on one shard; not usable before `take`."""
-
-    def __init__(self, connect: Connect, keys: ShardKeys, owner: bytes) -> None:
-        self._connect, self._keys, self._owner = connect, keys, owner
-        self._connection: Connection | None = None
-        self._fence: tuple[bytes, bytes] = (b"", b"")
-        self._lock = asyncio.Lock()
-        self._lost: FenceLostError | None = None
-        self.full: str | None = None  # why Redis takes no writes for want of memory, until it does again
 
     async def take(self) -> Stored:
         """Become the owner and return what is stored.
@@ -78,7 +70,7 @@ class ShardStore:
         packed: list[Bytes] = [*resp.on_ids(b"HMGET", self._keys.values, ids)]
         if layout.separate_state:
             packed += resp.on_ids(b"HMGET", self._keys.state, ids)
-        packed.append(resp.command(b"HMGET", self._keys.position, *_FENCE))
+        packed.append(resp.command(b"HMGET", self._keys.position, *FENCE))
         async with self._lock:
             for delay in delays():
                 try:
@@ -118,6 +110,60 @@ class ShardStore:
                         self._fence, self.full = after, None
                         return
         raise AssertionError("unreachable: delays never end")
+
+    async def swap(self, delta: Delta, published: int, swap: Swap) -> None:
+        """Make a restore durable in one transaction: the staged copy takes the place of all rows.
+
+        Lost replies as in `commit`. Raises StagedLostError, with nothing changed, when the copy is not
+        whole any more; FenceLostError.
+        """
+        assert not len(delta.states), "an op is a full stop: no row has changed since the last commit"
+        staged = swap.staged
+        after, copy = (b"%d" % delta.next, self._owner), staged.copy
+        look = [
+            resp.command(b"WATCH", self._keys.position, copy.values, copy.state),
+            *(resp.command(b"HLEN", key) for key in (copy.values, copy.state)),
+            # last: an earlier EXEC that comes late shows here, and not as a copy that was lost
+            resp.command(b"HMGET", self._keys.position, *FENCE),
+        ]
+        body = restoration(self._keys, delta, published, swap)
+        packed = [resp.command(b"MULTI"), *body, resp.command(b"EXEC"), *self._arm()]
+        async with self._lock:
+            for delay in delays():
+                try:
+                    _, values, states, fence = await self._exchange(look, 4)
+                    if fence == list(after):  # an earlier attempt, whose reply was lost
+                        break
+                    self._check_fence(fence, self._fence)
+                    if (values, states) != (staged.rows, staged.states):
+                        raise StagedLostError(
+                            f"{self._name}: the copy of {staged.version} has {values!r} of {staged.rows} rows"
+                        )
+                    replies = await self._exchange(packed, len(body) + 4)
+                    if (done := replies[len(body) + 1]) is not None:  # else the next look says who was there
+                        self._check_fence(replies[-1], after)
+                        self._check_executed(done)
+                        break
+                except StoreUnavailableError:
+                    await self._drop()
+                await asyncio.sleep(delay)
+            self._fence, self.full = after, None
+
+    async def note(self, *commands: bytes) -> None:
+        """Run commands that leave the position alone, while the fence holds. Raises FenceLostError."""
+        packed = [resp.command(b"MULTI"), *commands, resp.command(b"EXEC"), *self._arm()]
+        async with self._lock:
+            for delay in delays():
+                try:
+                    replies = await self._exchange(packed, len(commands) + 4)
+                    if replies[len(commands) + 1] is None:
+                        raise self._lose("another writer moved the position")
+                    self._check_fence(replies[-1], self._fence)
+                    return
+                except StoreUnavailableError:
+                    await self._drop()
+                    await asyncio.sleep(delay)
+                    await self._rearm(self._fence)
 
     async def check(self, layout: RowLayout, rows: int) -> None:
         """Make sure that the fence still holds and that `rows` rows are stored. Raises FenceLostError.
@@ -169,7 +215,7 @@ class ShardStore:
                     (flat,) = await self._exchange([resp.command(b"HGETALL", key)], 1)
                     left = pairs(flat)
                     # much may have happened between the two: the shard may have been back here and gone on
-                    self._check_fence([left.get(name) for name in _FENCE], after)
+                    self._check_fence([left.get(name) for name in FENCE], after)
                     self._lose(f"it has left for server {target}")  # nothing more goes out from here
                     return left
                 except StoreUnavailableError:
@@ -177,28 +223,6 @@ class ShardStore:
                     await asyncio.sleep(delay)
                     self._fence = await self._rearm(self._fence, after)
         raise AssertionError("unreachable: delays never end")
-
-    @property
-    def owner(self) -> bytes:
-        """The token that this owner writes."""
-        return self._owner
-
-    @property
-    def keys(self) -> ShardKeys:
-        """The keys of the shard."""
-        return self._keys
-
-    async def close(self) -> None:
-        """Close the connection; the shard stays owned until somebody else takes it."""
-        await self._drop()
-
-    @property
-    def _name(self) -> str:
-        return self._keys.position.decode()
-
-    def _arm(self) -> list[Bytes]:
-        key = self._keys.position
-        return [resp.command(b"WATCH", key), resp.command(b"HMGET", key, *_FENCE)]
 
     async def _read(self) -> Stored:
         keys = self._keys
@@ -218,7 +242,8 @@ class ShardStore:
             lost = keys.lost(layout, position.rows if position else 0, values, states)
             if lost is None:
                 self._fence = (fixed.get(b"next", b""), fixed.get(b"owner", b""))
-                return Stored(position, int(fixed.get(b"published", b"0")), self._fence[1])
+                published, staged = int(fixed.get(b"published", b"0")), fixed.get(STAGED, b"")
+                return Stored(position, published, self._fence[1], staged)
         raise PositionError(
             f"{lost}: Redis lost keys (evicted or deleted). Delete {keys.position.decode()}, "
             f"{keys.values.decode()} and {keys.state.decode()} to rebuild the shard from the log"
@@ -232,67 +257,15 @@ class ShardStore:
         if stored.position is None:
             fields |= Position().fields() | {b"published": b"0"}
         pairs = [part for item in fields.items() for part in item]
-        packed = [
-            resp.command(b"MULTI"),
-            resp.command(b"HSET", self._keys.position, *pairs),
-            resp.command(b"EXEC"),
-            *self._arm(),
-        ]
-        replies = await self._exchange(packed, 5)
-        if replies[2] is None:
+        written = [resp.command(b"HSET", self._keys.position, *pairs)]
+        if stored.staged:  # of no use to anybody else
+            copies = [Copy.of(self._keys, name) for name in stored.staged.split()]
+            left = [key for copy in copies for key in (copy.values, copy.state)]
+            written.append(resp.command(b"UNLINK", *left))
+            written.append(resp.command(b"HDEL", self._keys.position, *BESIDE))
+        packed = [resp.command(b"MULTI"), *written, resp.command(b"EXEC"), *self._arm()]
+        replies = await self._exchange(packed, len(written) + 4)
+        if replies[len(written) + 1] is None:
             return False
         self._fence = (self._fence[0] or b"0", self._owner)
         return replies[-1] == list(self._fence)  # else another one took it between EXEC and WATCH
-
-    async def _exchange(self, packed: Sequence[Bytes], replies: int) -> list[Reply]:
-        if self._lost is not None:
-            raise self._lost
-        if self._connection is None:
-            self._connection = await self._connect()
-        answers = await self._connection.exchange(packed, replies)
-        for answer in answers:
-            if isinstance(answer, NoPermissionError):
-                await self._drop()
-                raise ConfigError(f"Redis does not let this user work on {self._name}: {answer}")
-            if isinstance(answer, Exception):  # out of memory, loading, read-only: nothing was written
-                if isinstance(answer, OutOfMemoryError) or str(answer).startswith("OOM"):
-                    self.full = f"maxmemory is reached: {answer}"
-                raise StoreUnavailableError(f"Redis refused a command on {self._name}: {answer}")
-        return answers
-
-    async def _rearm(self, *expected: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-        """Reconnect, watch, and return which of the expected fences holds."""
-        for delay in delays():
-            try:
-                _, fence = await self._exchange(self._arm(), 2)
-            except StoreUnavailableError:
-                await self._drop()
-                await asyncio.sleep(delay)
-                continue
-            for candidate in reversed(expected):
-                if fence == list(candidate):
-                    return candidate
-            raise self._lose(f"after a reconnect the position is {fence!r}, not {expected[0]!r}")
-        raise AssertionError("unreachable: delays never end")
-
-    def _check_executed(self, replies: Reply) -> None:
-        failed = [reply for reply in cast("list[Reply]", replies) if isinstance(reply, Exception)]
-        if failed:  # Redis does not roll back: a key of another type, made by somebody else
-            raise PositionError(f"{self._name}: a transaction took effect in part: {failed[0]}")
-
-    def _check_fence(self, reply: Reply, expected: tuple[bytes, bytes]) -> None:
-        if reply != list(expected):
-            raise self._lose(f"the position is {reply!r}, this owner left it at {expected!r}")
-
-    def _lose(self, message: str) -> FenceLostError:
-        """Return the error, and let nothing more go out.
-
-        The connection may watch the other's position by now, and a transaction on it would succeed.
-        """
-        self._lost = FenceLostError(f"{self._name}: {message}")
-        return self._lost
-
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()

@@ -11,6 +11,7 @@ from driftline.frames.states import TOMBSTONE
 from driftline.rows import resp
 from driftline.rows.layout import RowLayout, ShardKeys
 from driftline.rows.resp import Bytes
+from driftline.rows.staging import BESIDE, VERSION, Swap
 from driftline.shard.machine import Delta
 
 
@@ -39,3 +40,22 @@ def transaction(keys: ShardKeys, layout: RowLayout, delta: Delta, published: int
         packed.append(resp.command(b"HDEL", keys.position, *delta.removed))
         commands += 1
     return packed, commands
+
+
+def restoration(keys: ShardKeys, delta: Delta, published: int, swap: Swap) -> list[Bytes]:
+    """Return the commands, without MULTI and EXEC, that put a staged copy in the place of all rows.
+
+    What was there is unlinked: Redis frees it beside its work, however large it is.
+    """
+    staged = swap.staged
+    packed: list[Bytes] = [resp.command(b"UNLINK", keys.values, keys.state)]
+    for count, copy, key in (
+        (staged.rows, staged.copy.values, keys.values),
+        (staged.states, staged.copy.state, keys.state),
+    ):
+        if count:
+            packed += [resp.command(b"PERSIST", copy), resp.command(b"RENAME", copy, key)]
+    fields = delta.fields | {b"published": b"%d" % published, VERSION: swap.said}
+    packed.append(resp.command(b"HSET", keys.position, *(part for item in fields.items() for part in item)))
+    packed.append(resp.command(b"HDEL", keys.position, *BESIDE, *delta.removed))
+    return packed

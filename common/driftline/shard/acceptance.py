@@ -161,16 +161,40 @@ def check_op(op: Op, position: Position) -> None:
         raise FrameError(Reason.NO_SPEC, f"{op.kind} before the table's spec")
     if op.kind == QUARANTINE:
         _producer(op)
-    elif op.kind == RESTORE and not isinstance(op.body.get("from_epoch"), int):
-        raise FrameError(Reason.BAD_OP, "restore needs from_epoch")
+    elif op.kind == PREPARE:
+        check_prepare(op)
+    elif op.kind == RESTORE:
+        _check_restore(op)
     elif op.kind == RESTORE_ROWS:
         if op.rows is None or op.state is None:
             raise FrameError(Reason.BAD_OP, "restore-rows needs rows and state")
         check_values(op.ids, op.rows, op.state, op.shard, spec)
     elif op.kind == MOVE:
         check_move(op, spec.shards)
-    elif op.kind not in (BARRIER, PREPARE, RESTORE):
+    elif op.kind != BARRIER:
         raise FrameError(Reason.BAD_OP, f"op {op.kind!r}")
+
+
+def takes_effect(op: Op, position: Position) -> bool:
+    """Tell whether a `restore` replaces the rows here; otherwise it is passed over, and counted.
+
+    It does not when another restore came first, or when its version lacks the table.
+    """
+    return not op.body.get("absent") and op.body.get("from_epoch") == position.epoch
+
+
+def check_prepare(op: Op) -> None:
+    """Raise FrameError unless the op names a version; the empty name gives a preparation up."""
+    if not isinstance(op.body.get("version"), str):
+        raise FrameError(Reason.BAD_OP, f"prepare of version {op.body.get('version')!r}")
+
+
+def _check_restore(op: Op) -> None:
+    if not op.body.get("version") or not isinstance(op.body["version"], str):
+        raise FrameError(Reason.BAD_OP, f"restore of version {op.body.get('version')!r}")
+    epoch = op.body.get("from_epoch")
+    if not op.body.get("absent") and (isinstance(epoch, bool) or not isinstance(epoch, int)):
+        raise FrameError(Reason.BAD_OP, f"restore needs from_epoch, not {epoch!r}")
 
 
 def check_move(op: Op, shards: int) -> None:

@@ -117,6 +117,16 @@ class RowCache:
         self.state[slots] = self._initial_state
         self.alive[slots] = False
 
+    def clear(self) -> None:
+        """Forget every row, dirty ones too: what the shard holds has been replaced as a whole."""
+        assert self._in_flight is None, "a flight is under way"
+        self.used = self.alive_count = self.dirty_count = 0
+        self._dirty.clear()
+        self._dictionary = Dictionary()
+        for name in self._COLUMNS:
+            getattr(self, name)[:_FIRST_CAPACITY] = 0  # what stays allocated, as if new
+            self._resize(name, _FIRST_CAPACITY)
+
     def give_birth(self, slots: NDArray[np.int32], first_ordinal: int) -> None:
         """Make dead `slots` alive, with ordinals in the order given."""
         self.ordinals[slots] = np.arange(first_ordinal, first_ordinal + len(slots), dtype=np.uint32)

@@ -28,13 +28,14 @@ from driftline.frames.headers import Keyring
 from driftline.frames.states import GRADIENT_CAUSE, RESTORE_CAUSE, TOMBSTONE, States
 from driftline.ids import lsn
 from driftline.log.base import Record
-from driftline.shard.acceptance import quarantined_producer, spec_body
+from driftline.shard.acceptance import quarantined_producer, spec_body, takes_effect
 from driftline.shard.cache import RowBlock, RowCache
 from driftline.shard.dictionary import NOT_FOUND
 from driftline.shard.numerics import initial_rows
 from driftline.shard.optimizers import Optimizer, Sgd
 from driftline.shard.plan import Gradients, PendingOp, Plan, Removals, Values
 from driftline.shard.position import SCALARS, Position, fingerprint, producer_value
+from driftline.shard.restore import VersionRows, preparation_text
 from driftline.shard.screen import Screen
 from driftline.shard.spec import TableSpec
 from driftline.shard.waves import schedule, waves
@@ -125,8 +126,16 @@ class Shard:
             np.where(alive, cache.flags[slots], TOMBSTONE),
         )
 
-    def apply_op(self, pending: PendingOp) -> None:
-        """Apply an accepted op and move the position over its record."""
+    def restores(self, pending: PendingOp) -> bool:
+        """Tell whether the op replaces the rows by a version's: then `apply_op` needs that version."""
+        return pending.op.kind == RESTORE and takes_effect(pending.op, self.position)
+
+    def apply_op(self, pending: PendingOp, version: VersionRows | None = None) -> None:
+        """Apply an accepted op and move the position over its record.
+
+        `version`: what a restore that takes effect swaps in. Rows it does not bring along must be in
+        the store by the time that any is asked for.
+        """
         op, record, position = pending.op, pending.record, self.position
         at = lsn(position.gen, record.offset)
         self._screen.advance(record)
@@ -138,11 +147,15 @@ class Shard:
             position.quarantined[producer] = op.origin.seq
             self._enter(b"q:" + producer, b"%d" % op.origin.seq)
         elif op.kind == PREPARE:
-            position.prep = orjson.dumps(op.body, option=orjson.OPT_SORT_KEYS).decode()
-        elif op.kind == RESTORE and op.body["from_epoch"] == position.epoch:
-            raise StateError(
-                f"shard {self.table}:{self.shard}: restore at {record.offset} has no version loaded"
-            )
+            position.prep = preparation_text(op, position.prep)
+        elif self.restores(pending):
+            if version is None:
+                raise StateError(
+                    f"shard {self.table}:{self.shard}: the log restores version {op.body['version']} at "
+                    f"offset {record.offset}, and there is no version store to load it from: give its "
+                    "`store_url`"
+                )
+            self._swap_in(version, at)
         elif op.kind == RESTORE_ROWS and op.rows is not None:
             self._apply_values(Values(op.ids, op.rows, op.state, at, RESTORE_CAUSE))
             position.restored.set(op.ids, at, position.time)
@@ -151,6 +164,18 @@ class Shard:
                 self._enter(b"r:%d" % row, value)
         position.op = op.origin.seq
         position.next, position.fp = record.offset + 1, fingerprint(record)
+
+    def _swap_in(self, version: VersionRows, at: int) -> None:
+        """Replace all rows. They keep the version's LSNs and ordinals, whose counter never goes back.
+
+        Producers, quarantines and restored rows in force live on: what was sent stays sent.
+        """
+        position = self.position
+        self.cache.clear()
+        for block in version.blocks:
+            self.cache.enter(block)
+        position.rows, position.ord = version.rows, max(position.ord, version.ordinals)
+        position.epoch, position.floor, position.prep = position.epoch + 1, at, ""
 
     def take_delta(self) -> Delta:
         """Return all changes since the last delta; they are in flight until `committed`."""

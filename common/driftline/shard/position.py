@@ -126,6 +126,24 @@ class Position:
         }
         return scalars, tensors
 
+    @classmethod
+    def from_snapshot(
+        cls, scalars: Mapping[str, object], tensors: Mapping[str, NDArray[np.generic]]
+    ) -> Position:
+        """Return the position that `snapshot` gave. Raises PositionError naming what is damaged."""
+        t = tensors
+        try:
+            position = cls(**{name: scalars[name] for name in SCALARS})  # type: ignore[arg-type]
+            epochs, seqs, times = (t[name].astype(np.uint64) for name in ("pepoch", "pseq", "ptime"))
+            position.producers = Producers(Columns(t["pname"].astype(np.uint8), epochs, seqs, times))
+            shut_out = zip(map(bytes, t["qname"].astype(np.uint8)), t["qop"].tolist(), strict=True)
+            position.quarantined = dict(shut_out)
+            ids, lsns, since = (t[name].astype(np.uint64) for name in ("rid", "rlsn", "rtime"))
+            position.restored = Restored(ids, lsns, since)
+        except (KeyError, ValueError) as error:
+            raise PositionError(f"the position in a version is damaged: {error!r}") from None
+        return position
+
 
 @dataclass(frozen=True, slots=True)
 class StoredFields:

@@ -218,6 +218,7 @@ class Screen:
         """
         read_pos = acceptance.effective_read_pos(event, spec)
         if acceptance.is_stale(read_pos, self._position):
+            acceptance.check_ids(event.ids, self._shard, spec.shards)  # stale or not: a bad frame is refused
             return replace(event, ids=event.ids[:0], grads=event.grads[:0])
         if not self._position.restored or read_pos is None:
             return event

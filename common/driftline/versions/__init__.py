@@ -12,11 +12,14 @@ from driftline.versions.delta import DeltaBuffer
 from driftline.versions.diffing import PartDiff, diff
 from driftline.versions.explaining import Change, Explanation, blame, explain
 from driftline.versions.fragments import complete, drop_fragments, put_fragment, read_fragments
+from driftline.versions.history import Weight, ancestry, in_order, labels_of, read_all, weigh
 from driftline.versions.labels import (
     Pin,
     Resolved,
     branches,
     create_branch,
+    deploy,
+    deployments,
     head,
     line,
     pin,
@@ -26,11 +29,13 @@ from driftline.versions.labels import (
     resolve,
     set_tag,
     tags,
+    undeploy,
     unpin,
 )
 from driftline.versions.manifest import MAIN, Attachment, Manifest, PartManifest, Place, TableManifest
 from driftline.versions.naming import VersionName
 from driftline.versions.obstores import open_store
+from driftline.versions.opening import find_group, group_url, open_group
 from driftline.versions.parts import Rows
 from driftline.versions.probe import RaceResult, race_create_if_absent
 from driftline.versions.reader import Found, TableReader
@@ -64,19 +69,28 @@ __all__ = [
     "TableManifest",
     "TableReader",
     "VersionName",
+    "Weight",
+    "ancestry",
     "blame",
     "branches",
     "collect",
     "commit",
     "complete",
     "create_branch",
+    "deploy",
+    "deployments",
     "diff",
     "drop_fragments",
     "explain",
     "find_commit",
+    "find_group",
     "fsck",
+    "group_url",
     "head",
+    "in_order",
+    "labels_of",
     "line",
+    "open_group",
     "open_repository",
     "open_store",
     "parse_reference",
@@ -85,6 +99,7 @@ __all__ = [
     "plan_collection",
     "put_fragment",
     "race_create_if_absent",
+    "read_all",
     "read_fragments",
     "removable",
     "remove_branch",
@@ -94,5 +109,7 @@ __all__ = [
     "seal_part",
     "set_tag",
     "tags",
+    "undeploy",
     "unpin",
+    "weigh",
 ]

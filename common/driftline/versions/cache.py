@@ -28,7 +28,7 @@ from driftline.versions.stores import ObjectStore
 _GAP = 16  # pages: a smaller hole between two wanted pages is fetched along with them
 _REQUEST = 2048  # pages: a longer range is fetched in several requests, side by side
 _LIMIT = 1 << 40
-DEFAULT_BYTES = 8 << 30
+DEFAULT_BYTES = 4 << 30
 
 
 class MappedObject:
@@ -256,7 +256,7 @@ class ObjectCache:
     @property
     def held_bytes(self) -> int:
         """Bytes of the objects held in memory."""
-        return sum(map(len, self._held.values()))
+        return sum(map(len, list(self._held.values())))
 
     def forget(self) -> None:
         """Drop what is mapped: the next read checks each page anew."""

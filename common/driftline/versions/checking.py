@@ -26,7 +26,7 @@ from driftline.versions.segments import Segment, SegmentRef
 Progress = Callable[[str], None]
 """Called with the name of each version as its check begins."""
 
-_DOCUMENTS = ("tags", "pins", "branches", "gc")
+_DOCUMENTS = ("tags", "pins", "branches", "deployments", "gc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class _Check:
 
     def _labels(self) -> Iterator[Finding]:
         listing = self._repository.listing()
-        for folder in ("tags", "branches", "pins"):
+        for folder in ("tags", "branches", "pins", "deployments"):
             try:
                 entries = read_registers(self._repository.store, folder)
             except DamagedObjectError:

@@ -25,7 +25,7 @@ from driftline.versions.stores import STAGING, store_now
 
 _logger = logging.getLogger(__name__)
 _MARKS = "gc"
-_REGISTERS = ("tags", "pins", "branches")
+_REGISTERS = ("tags", "pins", "branches", "deployments")
 _COLLECTED = ("tables", "attachments", FRAGMENTS, STAGING, "probe", "versions", "heads", *_REGISTERS)
 
 

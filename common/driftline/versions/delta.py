@@ -8,6 +8,7 @@ beyond `memory` bytes, and what the mapping holds is given back as it grows.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import tempfile
@@ -151,11 +152,7 @@ class DeltaBuffer:
         if count <= have:
             return
         size = max(2 * have, count)
-        for name in ("_ids", "_ordinals", "_lsn", "_dead"):
-            old = getattr(self, name)
-            grown = np.empty(size, old.dtype)
-            grown[: self._count] = old[: self._count]
-            setattr(self, name, grown)
+        # values first: a full disk is met there, and leaves everything as it was
         stride = 4 * (self.dim + self.state_size)
         if self._file is None and size * stride <= self._memory:
             values = np.empty((size, self.dim + self.state_size), np.float32)
@@ -163,16 +160,30 @@ class DeltaBuffer:
             self._values = values
         else:
             self._grow_file(size, stride)
+        for name in ("_ids", "_ordinals", "_lsn", "_dead"):
+            old = getattr(self, name)
+            grown = np.empty(size, old.dtype)
+            grown[: self._count] = old[: self._count]
+            setattr(self, name, grown)
 
     def _grow_file(self, size: int, stride: int) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._directory, prefix="driftline-delta-")  # noqa: SIM115
-            self._file.write(self._values[: self._count].tobytes())
-            self._file.flush()
-        # given blocks now: a full disk must be an error here, not a signal when a page is written
-        os.posix_fallocate(self._file.fileno(), 0, size * stride)
-        self._map = mmap.mmap(self._file.fileno(), size * stride)
-        self._values = np.frombuffer(self._map, np.float32).reshape(size, self.dim + self.state_size)
+        file = self._file
+        if file is None:
+            file = tempfile.TemporaryFile(dir=self._directory, prefix="driftline-delta-")  # noqa: SIM115
+        try:
+            if self._file is None:
+                file.write(self._values[: self._count].tobytes())
+                file.flush()
+            # given blocks now: a full disk must be an error here, not a signal when a page is written
+            os.posix_fallocate(file.fileno(), 0, size * stride)
+            mapped = mmap.mmap(file.fileno(), size * stride)
+        except OSError:
+            if self._file is None:
+                with contextlib.suppress(OSError):  # what was buffered for it cannot be written either
+                    file.close()
+            raise
+        self._file, self._map = file, mapped
+        self._values = np.frombuffer(mapped, np.float32).reshape(size, self.dim + self.state_size)
 
 
 def _newest(ids: NDArray[np.uint64], lsn: NDArray[np.uint64]) -> NDArray[np.int64]:

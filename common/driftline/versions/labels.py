@@ -16,6 +16,7 @@ from driftline.versions.naming import is_version_name
 from driftline.versions.references import (
     LATEST,
     Reference,
+    backup_of,
     checked_label,
     nearest,
     parse_reference,
@@ -106,6 +107,21 @@ def unpin(repository: Repository, team: str, version: str) -> None:
     _unpoint(repository, "pins", f"{team}/{version}")
 
 
+def deploy(repository: Repository, version: str) -> None:
+    """Have a version readable beside the live rows; aggregators load it. Raises UnknownVersionError."""
+    _point(repository, f"deployments/{version}", version)
+
+
+def undeploy(repository: Repository, version: str) -> None:
+    """Have a version no longer readable beside the live rows. Raises UnknownVersionError."""
+    _unpoint(repository, "deployments", version)
+
+
+def deployments(repository: Repository) -> list[str]:
+    """Return the versions that are to be readable beside the live rows."""
+    return list(_labels(repository, "deployments"))
+
+
 def pins(repository: Repository) -> list[Pin]:
     """Return the pins that have not run out."""
     found = []
@@ -120,6 +136,7 @@ def pins(repository: Repository) -> list[Pin]:
 def holders(repository: Repository) -> dict[str, str]:
     """Return the versions that may not be removed, each with what holds it."""
     held = {each.version: f"pin of {each.team}" for each in pins(repository)}
+    held |= dict.fromkeys(deployments(repository), "deployment")
     held |= {version: f"tag {name}" for name, version in tags(repository).items()}
     begins = {version: f"begin of branch {name}" for name, version in _labels(repository, "branches").items()}
     tips = {head: f"head of branch {name}" for name, head in branches(repository).items() if head is not None}
@@ -172,6 +189,10 @@ def _base(repository: Repository, name: str) -> Manifest:
         found = head(repository, name)
         assert found is not None, "a branch begins somewhere"
         return found
+    if backup_of(name) is not None:
+        raise UnknownVersionError(
+            f"{name} is a backup in memory, no version: `driftline rollback --ids … --to {name}` uses it"
+        )
     known = [*repository.listing().names(), *labelled, *begins, MAIN, LATEST]
     raise UnknownVersionError(f"no version, branch or tag is called {name!r}", nearest(name, known))
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # obstore has these names for type checkers only
     from obstore.store import ObjectStore as Backend
 
 _RETRY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+_ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 _DELETE_AT_ONCE = 1000  # S3's limit
 
 
@@ -63,7 +64,7 @@ def open_store(url: str, options: Mapping[str, str] | None = None) -> ObjectStor
         if parts.scheme not in ("s3", "gs", "az"):
             raise ConfigError(f"object store {url!r}: file://, s3://, gs://, az:// or memory://")
         client: ClientConfig = {"timeout": "60s", "connect_timeout": "5s"}
-        if given.get("endpoint", "").startswith("http://"):
+        if _endpoint(given).startswith("http://"):
             client["allow_http"] = True
         kind: type[S3Store | GCSStore | AzureStore] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[
             parts.scheme
@@ -72,6 +73,11 @@ def open_store(url: str, options: Mapping[str, str] | None = None) -> ObjectStor
         return ObstoreObjects(made, f"{parts.scheme}://{parts.netloc}{parts.path}")
     except (BaseError, ValueError, OSError) as error:
         raise ConfigError(f"object store {url!r}: {_first_line(error)}") from None
+
+
+def _endpoint(options: Mapping[str, str]) -> str:
+    """Return where S3 is asked, '' for its own place; our client options would hide AWS_ALLOW_HTTP."""
+    return next(filter(None, (options.get("endpoint"), *map(os.environ.get, _ENDPOINTS))), "")
 
 
 class ObstoreObjects:

@@ -7,8 +7,10 @@
     latest            the head of the main branch
     2026-11-21T10:00  the newest version of main at that time (UTC unless it says otherwise)
 
+Single rows also go back to a backup in memory, `backup-17`, which is no version.
+
 Invariant: the forms exclude each other: a branch or tag may not be called like a
-version, a time or `latest`.
+version, a backup, a time or `latest`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from driftline.versions.stores import checked_name
 
 LATEST = "latest"
 _REFERENCE = re.compile(r"(?:(?P<table>[^@~]+)@)?(?P<base>[^@~]+)(?:~(?P<back>[0-9]{1,6})?)?")
+_BACKUP = re.compile(r"backup-([1-9][0-9]{0,15})")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?")
 
 
@@ -66,11 +69,30 @@ def time_of(text: str) -> float | None:
     return (parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)).timestamp()
 
 
+def backup_name(op: int) -> str:
+    """Return how the backup of barrier `op` is called."""
+    return f"backup-{op}"
+
+
+def backup_of(text: str) -> int | None:
+    """Return the op whose backup `text` names, None if it names none.
+
+    Examples
+    --------
+    >>> backup_of("backup-17"), backup_of("V-R-1.0")
+    (17, None)
+    """
+    found = _BACKUP.fullmatch(text)
+    return int(found[1]) if found is not None else None
+
+
 def checked_label(what: str, name: str) -> str:
     """Return the name of a branch or tag. Raises InputError, VersionHeldError."""
     checked_name(what, name)
-    if is_version_name(name) or name == LATEST or _TIME.fullmatch(name):
-        raise VersionHeldError(f"{what} {name!r}: that is how a version, a time or {LATEST!r} is called")
+    if is_version_name(name) or name == LATEST or _TIME.fullmatch(name) or _BACKUP.fullmatch(name):
+        raise VersionHeldError(
+            f"{what} {name!r}: that is how a version, a backup, a time or {LATEST!r} is called"
+        )
     return name
 
 

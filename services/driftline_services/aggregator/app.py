@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from driftline import topics
 from driftline.config import Settings, kafka_security, signing_key
+from driftline.connecting import versions_of
 from driftline.errors import ConfigError, PartitionCountError
 from driftline.frames.headers import Keyring
 from driftline.log import Log, open_log
@@ -26,6 +27,7 @@ from driftline.shard.numerics import check_machine
 from driftline.shard.spec import TableSpec
 from driftline.stack.run_file import redis_url
 from driftline_services.aggregator.core import Aggregator
+from driftline_services.aggregator.deploying import Deploying
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.memory_watch import check_servers, watch_servers
 from driftline_services.aggregator.status import Status
@@ -64,6 +66,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             flush_bytes=settings.flush_bytes,
             publish_window=settings.publish_window,
         )
+        versions = versions_of(settings)
         aggregator = Aggregator(
             settings.group,
             log,
@@ -73,6 +76,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             limits,
             settings.ingest_incarnation,
             settings.placement,
+            versions,
         )
         app = make_app(
             consumer_group(settings.group),
@@ -92,6 +96,7 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             asyncio.create_task(status.follow(), name="status"),
             asyncio.create_task(watch_servers(servers), name="redis servers"),
             asyncio.create_task(aggregator.patrol(), name="patrol"),
+            asyncio.create_task(Deploying(versions, lambda: aggregator.runners).run(), name="deployments"),
         ]
         for task in tasks:
             task.add_done_callback(functools.partial(_crash, app))

@@ -21,9 +21,11 @@ from driftline.ops.catalogue import Catalogue
 from driftline.rows.connection import Connect
 from driftline.rows.placement import EQUAL
 from driftline.rows.servers import ONLY, Servers
+from driftline.rows.source import VersionSource
 from driftline_services.aggregator.ingest import IngestRouter
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.moving import Homes
+from driftline_services.aggregator.naming import shard_name, table_of
 from driftline_services.aggregator.placing import Placement
 from driftline_services.aggregator.router import Router, resume_offset
 from driftline_services.aggregator.runner import ShardRunner
@@ -31,7 +33,6 @@ from driftline_services.aggregator.taking import Taker
 from driftline_services.chassis import Batch, Flow, TopicPartition, patiently
 
 _logger = logging.getLogger(__name__)
-_GRADIENTS = ".gradients"
 _PATIENCE = 0.25
 """Seconds that a start waits for shards whose server is away, before it goes on with the others.
 
@@ -51,6 +52,7 @@ class Aggregator:
         limits: Limits,
         ingest_incarnation: int = 0,
         placement: str = EQUAL,
+        versions: VersionSource | None = None,
     ) -> None:
         self._group, self._log = group, log
         servers = redis if isinstance(redis, Servers) else Servers.by_connect({ONLY: redis})
@@ -58,7 +60,7 @@ class Aggregator:
         self._homes = Homes(servers, log, keyring)
         self.router = Router(log, group, keyring, catalogue.tables, Placement(servers, placement))
         self.ingest = IngestRouter(group, log, keyring, catalogue, servers.aside, ingest_incarnation)
-        self._taker = Taker(log, keyring, self._homes)
+        self._taker = Taker(log, keyring, self._homes, versions)
         self._flow: Flow | None = None
         self._watches: dict[TopicPartition, asyncio.Task[None]] = {}
         self._late: dict[TopicPartition, asyncio.Task[None]] = {}
@@ -179,7 +181,7 @@ class Aggregator:
         try:
             await runner.finish()
         except FenceLostError as error:
-            _logger.warning("%s: not everything applied was committed: %s", _shard_name(tp), error)
+            _logger.warning("%s: not everything applied was committed: %s", shard_name(tp), error)
         finally:
             await runner.close()
 
@@ -200,8 +202,8 @@ class Aggregator:
             self._stop(tp, error)
             return None
         self.runners[tp] = runner
-        self._watches[tp] = asyncio.create_task(self._watch(tp, runner), name=f"watch {_shard_name(tp)}")
-        _logger.info("%s taken over, reading from offset %d", _shard_name(tp), start)
+        self._watches[tp] = asyncio.create_task(self._watch(tp, runner), name=f"watch {shard_name(tp)}")
+        _logger.info("%s taken over, reading from offset %d", shard_name(tp), start)
         return start
 
     async def _router_start(self) -> int:
@@ -233,7 +235,7 @@ class Aggregator:
 
     async def _regain(self, tp: TopicPartition, runner: ShardRunner, error: FenceLostError) -> None:
         self.fence_losses += 1
-        _logger.warning("%s: fence lost, dropping what is not committed: %s", _shard_name(tp), error)
+        _logger.warning("%s: fence lost, dropping what is not committed: %s", shard_name(tp), error)
         await self._loaded.wait()  # or the start of the lost runner would be resumed behind our back
         await self._running.hold(tp)
         self.runners.pop(tp, None)
@@ -261,7 +263,7 @@ class Aggregator:
                     runner.lose(FenceLostError(f"shard {table}:{shard}: {server} has been further"))
 
     def _stop(self, tp: TopicPartition, error: StateError) -> None:
-        _logger.error("%s stopped: %s", _shard_name(tp), error)
+        _logger.error("%s stopped: %s", shard_name(tp), error)
         self.stopped[tp] = error
         self._running.hold(tp)
 
@@ -281,7 +283,7 @@ class Aggregator:
         """Return why Redis takes no writes of a shard for want of memory; None while it does."""
         runner = self.runners.get(tp)
         taking = self._taker.under_way.get((table_of(tp), tp.partition))
-        return runner.store_full if runner else taking.full if taking else None
+        return runner.store.full if runner else taking.full if taking else None
 
     def _is_ingest(self, tp: TopicPartition) -> bool:
         return tp.topic == topics.ingest(self._group)
@@ -290,12 +292,3 @@ class Aggregator:
     def _running(self) -> Flow:
         assert self._flow is not None, "the chassis binds its flow before anything else"
         return self._flow
-
-
-def table_of(tp: TopicPartition) -> str:
-    """Return the table whose gradients topic this is; of the ingest topic, its name."""
-    return tp.topic.removesuffix(_GRADIENTS)
-
-
-def _shard_name(tp: TopicPartition) -> str:
-    return f"shard {table_of(tp)}:{tp.partition}"

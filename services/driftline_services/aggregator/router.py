@@ -24,7 +24,9 @@ from driftline.frames.events import (
     BARRIER,
     GROUP,
     MOVE,
+    PREPARE,
     QUARANTINE,
+    RESTORE,
     RESTORE_ROWS,
     SPEC,
     Op,
@@ -40,6 +42,7 @@ from driftline.ops.requests import Asked, op_number, read_op
 from driftline.ops.window import SPAN, RequestWindow
 from driftline.shard.acceptance import check_move
 from driftline.shard.plan import Rejected
+from driftline.shard.restore import check_asked, restore_body
 from driftline.shard.spec import TableSpec
 from driftline_services.aggregator.appending import append
 from driftline_services.aggregator.dead_letters import dead_letter
@@ -47,7 +50,7 @@ from driftline_services.aggregator.placing import Placement
 
 _logger = logging.getLogger(__name__)
 _WAIT = 10.0
-FORWARDED = frozenset({SPEC, BARRIER, QUARANTINE, RESTORE_ROWS, MOVE})
+FORWARDED = frozenset({SPEC, BARRIER, QUARANTINE, RESTORE_ROWS, MOVE, PREPARE, RESTORE})
 GRACE = 5.0
 """Seconds for which the log must say that a topic does not exist. A broker that has just started
 answers before it has read what it knows."""
@@ -207,6 +210,7 @@ class Router:
             return await self._births(op, spec, offset)
         if op.kind == MOVE:
             await self._check_move(op)
+        check_asked(op)
         return [
             _part(op, born.spec, shard, number)
             for born in self._reached(op, offset)
@@ -258,6 +262,8 @@ class Router:
 
 def _part(op: Op, spec: TableSpec, shard: int, number: int) -> Op:
     origin = Origin(OPS_PRODUCER, 0, number)
+    if op.kind == RESTORE:
+        return Op(op.kind, spec.name, shard, origin, restore_body(op.body, spec.name))
     if op.kind != RESTORE_ROWS or op.rows is None or op.state is None:
         return Op(op.kind, spec.name, shard, origin, op.body)
     mine = np.flatnonzero(shard_of(op.ids, spec.shards) == shard)

@@ -11,37 +11,38 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from driftline import topics
-from driftline.errors import FenceLostError, StateError
-from driftline.frames.events import MOVE, RESTORE_ROWS
+from driftline.errors import StateError
+from driftline.frames.events import MOVE, PREPARE, RESTORE, RESTORE_ROWS
 from driftline.frames.headers import Keyring
-from driftline.frames.states import Marker
 from driftline.ids import lsn
 from driftline.log import Log, Record
 from driftline.rows.layout import RowLayout
 from driftline.rows.shard_store import ShardStore
+from driftline.rows.source import VersionSource
+from driftline.rows.staging import Staged, Swap, version_text
 from driftline.shard.machine import Delta, Shard
 from driftline.shard.plan import PendingOp, Plan
+from driftline.shard.restore import Preparation, VersionRows
 from driftline_services.aggregator.appending import append
 from driftline_services.aggregator.dead_letters import dead_letter
+from driftline_services.aggregator.guarded import Guarded
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.moving import Move
 from driftline_services.aggregator.pace import Pace
 from driftline_services.aggregator.republishing import named_rows, states_again
+from driftline_services.aggregator.restoring import Restoring
 from driftline_services.aggregator.stats import Progress
 from driftline_services.aggregator.takeover import check_log
-from driftline_services.aggregator.updates import Updates
-
-_Result = TypeVar("_Result")
+from driftline_services.aggregator.updates import Updates, marker_of
 
 
-class ShardRunner:
+class ShardRunner(Guarded):
     """One owner's work on one shard, from `start` until `close` or a lost fence."""
 
     def __init__(
@@ -54,12 +55,14 @@ class ShardRunner:
         keyring: Keyring,
         limits: Limits | None = None,
         move: Move | None = None,
+        versions: VersionSource | None = None,
     ) -> None:
+        super().__init__()
         self._table, self._index, self._store = table, shard, store
         self._log, self._keyring, self._limits, self._move = log, keyring, limits or Limits(), move
-        self._lost, self._loss = asyncio.Event(), FenceLostError("not lost")
         self._shard = Shard(table, shard, keyring)
         self._updates = Updates(log, table, shard, 0)
+        self._restoring = Restoring(table, shard, versions, self.lose)
         self._changing = asyncio.Lock()  # the machine is between two consistent states
         self._pace = Pace(self._limits)
         self._settled = asyncio.Condition()  # notified after each commit
@@ -68,7 +71,7 @@ class ShardRunner:
         self._finishing = False  # write `published` before the end
         self._again = False  # committed records are still to be published again
         self._marked = 0  # `published` as Redis has it
-        self._tasks: list[asyncio.Task[None]] = []
+        self._swap: Swap | None = None  # what the next commit puts in the place of all rows
         self.progress = Progress()
 
     @property
@@ -77,9 +80,14 @@ class ShardRunner:
         return self._shard
 
     @property
-    def store_full(self) -> str | None:
-        """Why Redis takes no writes for want of memory; None while it does."""
-        return self._store.full
+    def unprepared(self) -> str | None:
+        """Why the version that is to be restored is not loaded; None while nothing is wrong with it."""
+        return self._restoring.failure
+
+    @property
+    def store(self) -> ShardStore:
+        """The shard where it is now."""
+        return self._store
 
     @property
     def published(self) -> int:
@@ -100,8 +108,8 @@ class ShardRunner:
         self._again = start < self._shard.position.next
         self._marked = stored.published
         self.progress.applied = self.progress.committed = self._shard.position.next
-        work = self._updates.run(), self._flush_forever(), self._end_by_loss()
-        self._tasks = [asyncio.create_task(each) for each in work]
+        self._run((self._updates.run(), self._flush_forever()))
+        await self._restoring.follow(self._store, self._shard)
         return start
 
     async def apply(self, records: Sequence[Record], *, behind: bool = False) -> None:
@@ -136,15 +144,6 @@ class ShardRunner:
             if plan.op is not None:
                 await self._pass(plan.op)
 
-    def lose(self, error: FenceLostError) -> None:
-        """Have `failure` return `error`: not only a commit, also a read or a move finds the fence lost."""
-        self._loss = error
-        self._lost.set()
-
-    async def _end_by_loss(self) -> None:
-        await self._lost.wait()
-        raise self._loss
-
     async def drain(self) -> None:
         """Return once everything applied is committed and published. Raises FenceLostError."""
         await self._guard(self._drain())
@@ -155,29 +154,9 @@ class ShardRunner:
 
     async def close(self) -> None:
         """Stop at once; what is not committed is left to the next owner."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stop()
+        await self._restoring.close()
         await self._store.close()
-
-    async def failure(self) -> BaseException:
-        """Wait until a background task fails and return why."""
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        return next(iter(done)).exception() or RuntimeError("a background task of the shard ended")
-
-    async def _guard(self, work: Awaitable[_Result]) -> _Result:
-        """Await `work`, or raise what ended a background task meanwhile: waiting for it would hang."""
-        main: asyncio.Future[_Result] = asyncio.ensure_future(work)
-        try:
-            watched: set[asyncio.Future[object]] = {main, *self._tasks}  # type: ignore[arg-type]
-            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-            for task in self._tasks:
-                if task.done() and not main.done():
-                    task.result()
-            return await main
-        finally:
-            if not main.done():
-                main.cancel()
 
     async def _apply(self, plan: Plan) -> None:
         await self._fault_in(plan.missing)
@@ -190,31 +169,44 @@ class ShardRunner:
         self.progress.stats.add(plan)
 
     async def _pass(self, pending: PendingOp) -> None:
-        op = pending.op
+        op, shard = pending.op, self._shard
         await self.drain()
+        staged: Staged | None = None
+        if shard.restores(pending):  # only this shard waits for its copy, and still notices a lost fence
+            wanted = Preparation(op.origin.seq, str(op.body["version"]))
+            copy = self._restoring.staged(self._store, RowLayout.of(shard.spec), wanted)
+            staged = await self._guard(copy)
         async with self._changing:
             if op.kind == RESTORE_ROWS:  # its rows are published like any others
-                await self._fault_in(self._shard.missing(op.ids))
+                await self._fault_in(shard.missing(op.ids))
             if op.kind == MOVE and self._move is not None and op.body["shard"] == self._index:
                 await self._guard(self._change_server(self._move, str(op.body["server"])))
+            if staged is not None:
+                await self._guard(self._landed())
+                self._swap = Swap(staged, version_text(op.origin.seq, op.body))
             self._torn = True
-            self._shard.apply_op(pending)
+            shard.apply_op(pending, VersionRows(staged.rows, staged.ordinals) if staged else None)
             self._torn = False
-            self.progress.applied = self._shard.position.next
-            self.progress.stats.ops += 1
+            self.progress.applied = shard.position.next
+            self.progress.stats.passed(op, restored=staged is not None)
             if op.kind != RESTORE_ROWS:  # its rows are published like any others
-                position, tensors = self._shard.position.snapshot()
-                number, body = op.origin.seq, op.body
-                marker = Marker(op.kind, self._table, self._index, number, body, position, tensors)
-                await self._updates.mark(marker)
-                await self._updates.jump(self._shard.position.next)
+                await self._updates.mark(marker_of(shard, op, restored=staged is not None))
+                await self._updates.jump(shard.position.next)
         await self.drain()
+        if op.kind in (PREPARE, RESTORE):
+            await self._restoring.follow(self._store, shard)
 
     async def _change_server(self, move: Move, server: str) -> None:
-        """Move what is drained; no commit starts meanwhile, because the caller holds `_changing`."""
+        """Move what is drained."""
+        await self._landed()
+        await self._restoring.drop()  # a copy does not move along
+        self._store = await move(self._store, self._table, self._index, server)
+        await self._restoring.follow(self._store, self._shard)
+
+    async def _landed(self) -> None:
+        """Return once no transaction is under way; no other begins while the caller holds `_changing`."""
         async with self._settled:
             await self._settled.wait_for(lambda: not self._flying)
-        self._store = await move(self._store, self._table, self._index, server)
 
     async def _publish_again(self, records: Sequence[Record]) -> None:
         """Publish the rows that committed records name, as Redis holds them now.
@@ -269,7 +261,12 @@ class ShardRunner:
             log_time = self._shard.position.time
         published = min(self._updates.published, delta.next)
         begun = time.perf_counter()
-        await self._store.commit(RowLayout.of(self._shard.spec), delta, published)
+        layout, swap = RowLayout.of(self._shard.spec), self._swap
+        self._swap = None
+        if swap is None:
+            await self._store.commit(layout, delta, published)
+        else:
+            await self._restoring.swap_in(self._store, layout, delta, published, swap)
         self.progress.stats.committed(len(delta.states), time.perf_counter() - begun)
         self.progress.committed_time = log_time
         await self._settle(delta, published)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from driftline.frames.events import RESTORE, Op
 from driftline.shard.plan import Plan
 
 
@@ -18,6 +19,8 @@ class ShardStats:
     stale: int = 0
     nonfinite: int = 0  # rows skipped because their result was not finite
     ops: int = 0
+    restores: int = 0
+    skipped_restores: int = 0  # another restore came first, or the version lacks the table
     commits: int = 0
     committed_rows: int = 0
     commit_seconds: float = 0.0
@@ -31,6 +34,12 @@ class ShardStats:
         self.stale += plan.counts["stale"]
         self.nonfinite += plan.counts["nonfinite"]
         self.rejected.update(item.reason for item in plan.rejected)
+
+    def passed(self, op: Op, *, restored: bool) -> None:
+        """Count an op, and whether it was a restore that replaced the rows."""
+        self.ops += 1
+        self.restores += restored
+        self.skipped_restores += op.kind == RESTORE and not restored
 
     def committed(self, rows: int, seconds: float) -> None:
         """Count a commit."""

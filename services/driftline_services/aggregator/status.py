@@ -25,7 +25,8 @@ from driftline.metrics import (
     lag,
     shard_samples,
 )
-from driftline_services.aggregator.core import Aggregator, table_of
+from driftline_services.aggregator.core import Aggregator
+from driftline_services.aggregator.naming import table_of
 from driftline_services.aggregator.runner import ShardRunner
 from driftline_services.chassis.handler import TopicPartition
 from driftline_services.chassis.http import ShardHealth
@@ -87,6 +88,7 @@ class Status:
 
     def _health(self, tp: TopicPartition) -> ShardHealth:
         stopped, applied = self._aggregator.stopped.get(tp), self._aggregator.applied(tp)
+        runner = self._aggregator.runners.get(tp)
         failure, at = str(stopped) if stopped else None, applied or 0
         return ShardHealth(
             table_of(tp),
@@ -96,6 +98,7 @@ class Status:
             self._ends.get(tp, at),
             failure,
             self._aggregator.store_full(tp),
+            runner.unprepared if runner is not None else None,
         )
 
     def _figures(self, tp: TopicPartition, runner: ShardRunner) -> ShardFigures:
@@ -112,6 +115,8 @@ class Status:
             commits=stats.commits,
             commit_seconds=stats.commit_seconds,
             ops=stats.ops,
+            restores=stats.restores,
+            skipped_restores=stats.skipped_restores,
             duplicate_frames=stats.duplicates,
             stale_rows=stats.stale,
             nonfinite_rows=stats.nonfinite,

@@ -13,6 +13,7 @@ from driftline.errors import FenceLostError
 from driftline.frames.headers import Keyring
 from driftline.log import Log
 from driftline.rows.shard_store import ShardStore
+from driftline.rows.source import VersionSource
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.moving import Homes
 from driftline_services.aggregator.runner import ShardRunner
@@ -23,8 +24,10 @@ _logger = logging.getLogger(__name__)
 class Taker:
     """Takes shards over for one worker."""
 
-    def __init__(self, log: Log, keyring: Keyring, homes: Homes) -> None:
-        self._log, self._keyring, self._homes = log, keyring, homes
+    def __init__(
+        self, log: Log, keyring: Keyring, homes: Homes, versions: VersionSource | None = None
+    ) -> None:
+        self._log, self._keyring, self._homes, self._versions = log, keyring, homes, versions
         self._name = uuid.uuid4().hex
         self._takeovers = 0
         self.under_way: dict[tuple[str, int], ShardStore] = {}  # (table, shard): waiting for their server
@@ -53,6 +56,7 @@ class Taker:
                 keyring=self._keyring,
                 limits=limits,
                 move=self._homes.move,
+                versions=self._versions,
             )
             try:
                 return runner, await runner.start()

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 from driftline import topics
+from driftline.frames.events import RESTORE, Op
 from driftline.frames.headers import cloud_event
 from driftline.frames.markers import PART_BYTES, split_marker
 from driftline.frames.states import Marker, States, write_marker, write_states
 from driftline.log import Log, Outgoing
+from driftline.shard.machine import Shard
 from driftline_services.aggregator.appending import append
 
 FRAME_BYTES = 256 * 1024
@@ -117,6 +119,13 @@ class Updates:
         async with self._progress:
             self.published = max(self.published, offset)
             self._progress.notify_all()
+
+
+def marker_of(shard: Shard, op: Op, *, restored: bool) -> Marker:
+    """Return the marker of an op that `shard` has just applied; of a restore, whether it took effect."""
+    position, tensors = shard.position.snapshot()
+    body = {**op.body, "restored": restored} if op.kind == RESTORE else op.body
+    return Marker(op.kind, shard.table, shard.shard, op.origin.seq, body, position, tensors)
 
 
 def states_bytes(states: States) -> int:

@@ -34,6 +34,7 @@ class Code(StrEnum):
     FAILED = "failed"
     STALLED = "stalled"
     STORE_FULL = "store_full"
+    VERSION = "version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class ShardHealth:
     end: int = 0  # next offset of the log
     failure: str | None = None
     store_full: str | None = None  # the store takes no writes for want of memory, in its words
+    unprepared: str | None = None  # why the version to be restored is not loaded
 
     @property
     def name(self) -> str:
@@ -143,6 +145,8 @@ def _reason(shard: ShardHealth, seen: Mark | None, now: float, stall_after: floa
     if seen is not None and seen.behind and now - seen.since >= stall_after:
         detail = f"{shard.lag} records behind, at offset {shard.applied} for {now - seen.since:.1f} s"
         return Reason(Code.STALLED, shard.name, detail)
+    if shard.unprepared is not None:
+        return Reason(Code.VERSION, shard.name, shard.unprepared)
     return None
 
 

@@ -1,0 +1,85 @@
+"""`driftline tag`: names for versions that are to be kept."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
+from driftline.cli.version_options import REFERENCE, StoreUrl, print_json, reading, store_settings
+from driftline.errors import VersionHeldError
+from driftline.versions.wording import columns
+
+app = typer.Typer(help="List, set and remove tags.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Letters, digits, '_', '-', '.'.")]
+
+
+@app.command("ls")
+def list_tags(
+    as_json: AsJson = False,
+    store_url: StoreUrl = None,
+    group: Group = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """List tags with their versions."""
+    from driftline.versions import tags
+
+    found = tags(reading(store_settings(store_url, group, data_dir, config)))
+    if as_json:
+        print_json(found)
+        return
+    for line in columns(list(found.items())):
+        typer.echo(line)
+
+
+@app.command("set")
+def point(
+    name: Name,
+    ref: Annotated[str, typer.Argument(metavar="REF", help=f"{REFERENCE}.")] = "latest",
+    move: Annotated[bool, typer.Option("--move", help="Also if the tag points elsewhere.")] = False,
+    as_json: AsJson = False,
+    store_url: StoreUrl = None,
+    group: Group = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Point a tag to a version; the version is kept as long as it does."""
+    from driftline.versions import resolve, set_tag, tags
+
+    repository = reading(store_settings(store_url, group, data_dir, config))
+    version = resolve(repository, ref).manifest.version
+    before = tags(repository).get(name)
+    if before not in (None, version) and not move:
+        raise VersionHeldError(f"tag {name} points to {before}: --move lets it point to {version}")
+    set_tag(repository, name, version)
+    if as_json:
+        print_json({"tag": name, "version": version, "before": before})
+        return
+    typer.echo(
+        f"tag {name} points to {version}"
+        + (f", no longer to {before}" if before not in (None, version) else "")
+    )
+
+
+@app.command("rm")
+def remove(
+    name: Name,
+    as_json: AsJson = False,
+    store_url: StoreUrl = None,
+    group: Group = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Remove a tag."""
+    from driftline.versions import remove_tag, tags
+
+    repository = reading(store_settings(store_url, group, data_dir, config))
+    before = tags(repository).get(name)
+    remove_tag(repository, name)
+    if as_json:
+        print_json({"tag": name, "version": before, "removed": True})
+        return
+    typer.echo(f"tag {name} removed; it pointed to {before}")

@@ -1,0 +1,1 @@
+"""The versioner: row states in, versions and backups out."""

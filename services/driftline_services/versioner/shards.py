@@ -1,0 +1,175 @@
+"""One shard as the versioner follows it: what has changed since the version its rows stand on.
+
+Invariant: the state is a function of the version it began from and of the updates behind it.
+`base` and the delta together are the shard at `position`; a cut is met once, whatever is
+repeated, and nothing behind it is taken in before it is settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from driftline.frames.events import BARRIER, RESTORE
+from driftline.frames.markers import Markers
+from driftline.frames.states import Marker, States
+from driftline.ids import lsn
+from driftline.versions import DeltaBuffer, PartManifest, Place
+from driftline.versions.manifest import MAIN
+
+VERSION, BACKUP, ROLLBACK, CHECKOUT = "version", "backup", "rollback", "checkout"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Which line of versions the live tables continue."""
+
+    branch: str = MAIN
+    scenario: str = ""  # "": none yet, see the setting
+    base: str = ""  # the version whose rows the shards stand on
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """An op at which a shard stands still until it is known what becomes of it."""
+
+    kind: str  # VERSION, BACKUP, ROLLBACK or CHECKOUT
+    op: int
+    body: Mapping[str, object]
+    place: Place
+    line: Line  # before it
+
+
+@dataclass(slots=True)
+class ShardState:
+    """Everything known of one shard. Mutable; one task at a time uses it."""
+
+    table: str
+    shard: int
+    dim: int
+    state_size: int
+    position: int  # next offset of the updates
+    base: PartManifest | None
+    line: Line
+    last_op: int  # cuts up to it are settled
+    delta: DeltaBuffer
+    markers: Markers = field(default_factory=Markers)
+    backup_op: int = 0  # the last backup since the base; 0: none
+    backup_from: int = 0  # LSN from which states are newer than that backup
+    open: int = 0  # op of the cut that is being settled; 0: none
+    changed_since_backup: bool = False
+    records: int = 0
+    rows: int = 0
+
+    @classmethod
+    def begin(
+        cls,
+        table: str,
+        shard: int,
+        shape: tuple[int, int],
+        base: PartManifest | None,
+        line: Line,
+        memory: int,
+        directory: Path | None,
+    ) -> ShardState:
+        """Return the shard as version `line.base` has it; None: an empty one."""
+        position = base.place.updates if base is not None else 0
+        last = base.place.number("op") if base is not None else 0
+        delta = DeltaBuffer(*shape, memory=memory, directory=directory)
+        if base is not None:
+            delta.clear(base.place.number("floor"))
+        return cls(table, shard, *shape, position, base, line, last, delta)
+
+    def take(self, update: States | Marker, offset: int) -> Cut | None:
+        """Take in the update at `offset`; return the cut to be settled before the next one, if it is one."""
+        if isinstance(update, States):
+            self.delta.add(update)  # a full disk is an error here: then nothing has been taken in
+            self.rows += len(update)
+            self.changed_since_backup = True
+        self.position = offset + 1
+        self.records += 1
+        if isinstance(update, States):
+            return None
+        if update.op <= self.last_op:
+            return None  # repeated by an aggregator that started again
+        marker = self.markers.take(update)
+        kind = kind_of(marker) if marker is not None else None
+        if marker is None or kind is None:
+            return None
+        self.open = marker.op
+        place = Place.of(marker.position, marker.tensors, offset + 1)
+        return Cut(kind, marker.op, marker.body, place, self.line)
+
+    def committed(self, op: int, part: PartManifest, line: Line) -> None:
+        """The cut became a version, with this part."""
+        self.last_op, self.base, self.line, self.open = op, part, line, 0
+        self._stand_anew(part.place.number("floor"))
+
+    def passed(self, op: int) -> None:
+        """The cut became no version, or was a backup: the delta goes on."""
+        self.last_op, self.open = max(self.last_op, op), 0
+
+    def restored(self, cut: Cut, base: PartManifest, line: Line) -> None:
+        """The shard was put back to version `line.base`: what had changed since is dropped."""
+        self.base, self.line = base, line
+        self._stand_anew(_number(cut.place.position, "floor"))
+
+    def changes_since_backup(self) -> DeltaBuffer:
+        """Return a copy of the states that are newer than the last backup."""
+        index = self.delta.index()
+        newer = np.flatnonzero(index.lsn >= np.uint64(self.backup_from))
+        some = DeltaBuffer(self.dim, self.state_size)
+        for start in range(0, len(newer), _AT_ONCE):
+            places = newer[start : start + _AT_ONCE]
+            rows, state = self.delta.take(places)
+            flags = index.dead[places].astype(np.uint8)  # TOMBSTONE is 1
+            ids, ordinals = index.ids[places], index.ordinals[places]
+            some.add(States(self.table, self.shard, ids, ordinals, index.lsn[places], rows, state, flags))
+        return some
+
+    def backed_up(self, cut: Cut) -> None:
+        """A backup of the shard is held: the next one begins behind it."""
+        position = cut.place.position
+        self.backup_op, self.changed_since_backup = cut.op, False
+        self.backup_from = lsn(_number(position, "gen"), _number(position, "next"))
+
+    def forget_backup(self) -> None:
+        """The last backup is not held any more: the next one begins at the version again."""
+        self.backup_op, self.backup_from = 0, 0
+
+    def _stand_anew(self, floor: int) -> None:
+        self.delta.clear(floor)
+        self.forget_backup()
+        self.changed_since_backup = False
+
+
+def kind_of(marker: Marker) -> str | None:
+    """Return what a marker is to a versioner; None: nothing.
+
+    A restore that did not take effect, or not in this table, moves no floor there.
+    """
+    if marker.kind == BARRIER:
+        kind = marker.body.get("kind", VERSION)
+        return str(kind) if kind in (VERSION, BACKUP) else None
+    if marker.kind != RESTORE or not isinstance(marker.body.get("version"), str):
+        return None
+    return CHECKOUT if marker.body.get("mode") == CHECKOUT else ROLLBACK
+
+
+def took_effect(cut: Cut) -> bool:
+    """Tell whether a restore put this shard back: only then is its own LSN the floor behind it."""
+    position = cut.place.position
+    own = lsn(_number(position, "gen"), _number(position, "next") - 1)
+    return _number(position, "floor") == own
+
+
+def _number(position: Mapping[str, object], name: str) -> int:
+    value = position.get(name, 0)
+    assert isinstance(value, int), name
+    return value
+
+
+_AT_ONCE = 65_536
