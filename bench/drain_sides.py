@@ -21,6 +21,7 @@ from driftline import topics
 from driftline.config import Settings
 from driftline.frames.headers import Keyring
 from driftline.log import Record, open_log
+from driftline.log.kafka.guarding import guard
 from driftline.rows.connection import RedisConnection
 from driftline.rows.layout import RowLayout, ShardKeys
 from driftline.rows.shard_store import ShardStore
@@ -29,6 +30,7 @@ from driftline_services.aggregator.app import aggregator_app
 from driftline_services.aggregator.core import Aggregator
 from driftline_services.aggregator.runner import ShardRunner
 from driftline_services.aggregator.updates import Updates
+from driftline_services.chassis import ChassisSettings
 from driftline_services.chassis.process import settle
 from driftline_services.chassis.worker import quiet_logging, serve
 
@@ -272,13 +274,16 @@ async def _publish(updates: Updates, deltas: list[Delta]) -> None:
 
 async def _consumer(broker: str) -> AIOKafkaConsumer:
     """Return a consumer that fetches as the chassis does."""
+    settings = ChassisSettings()
     consumer = AIOKafkaConsumer(
         bootstrap_servers=broker,
         group_id=None,
         enable_auto_commit=False,
-        max_partition_fetch_bytes=2 << 20,
-        fetch_max_wait_ms=250,
+        max_partition_fetch_bytes=settings.fetch_bytes,
+        fetch_max_bytes=settings.answer_bytes,
+        fetch_max_wait_ms=int(settings.fetch_wait * 1000),
     )
+    guard(consumer)
     await consumer.start()
     return consumer
 

@@ -104,6 +104,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         # Faust fixes 1.5 s; meanwhile a partition that is sought or re-opened waits.
         settings = cast(BatchConsumer, self.consumer).chassis.settings
         consumer._fetch_max_wait_ms = int(settings.fetch_wait * 1000)
+        consumer._fetch_max_bytes = settings.answer_bytes
         guard(consumer)
         Answers(consumer._client, settings.answer_timeout, settings.request_timeout).guard()
         return consumer

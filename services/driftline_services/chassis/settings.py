@@ -28,6 +28,7 @@ class ChassisSettings:
     fetch_wait: float = 0.1  # a fetch in flight delays re-opened partitions of the same broker
     poll_wait: float = 0.1
     fetch_bytes: int = 2 << 20  # per partition and fetch: the largest batch, one record aside
+    answer_bytes: int = 4 << 20  # per fetch over all partitions: 16 MiB at once are copied past the caches
     lane_batches: int = 3  # queued per partition: one to apply while the next is fetched
     lane_bytes: int = 4 << 20
     buffer_bytes: int = 64 << 20  # queued over all partitions
@@ -36,6 +37,7 @@ class ChassisSettings:
     def __post_init__(self) -> None:
         for name in (
             "fetch_bytes",
+            "answer_bytes",
             "lane_batches",
             "lane_bytes",
             "buffer_bytes",
