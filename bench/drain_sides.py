@@ -12,16 +12,14 @@ import functools
 import time
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
-from aiokafka import TopicPartition as KafkaPartition
 from redis.asyncio import Redis
 
+from bench.drain_consumer import assign, consumer_of, record_of
 from bench.servers import KEY
 from driftline import topics
 from driftline.config import Settings
 from driftline.frames.headers import Keyring
 from driftline.log import Record, open_log
-from driftline.log.kafka.guarding import guard
 from driftline.rows.connection import RedisConnection
 from driftline.rows.layout import RowLayout, ShardKeys
 from driftline.rows.shard_store import ShardStore
@@ -30,7 +28,6 @@ from driftline_services.aggregator.app import aggregator_app
 from driftline_services.aggregator.core import Aggregator
 from driftline_services.aggregator.runner import ShardRunner
 from driftline_services.aggregator.updates import Updates
-from driftline_services.chassis import ChassisSettings
 from driftline_services.chassis.process import settle
 from driftline_services.chassis.worker import quiet_logging, serve
 
@@ -153,14 +150,17 @@ async def _bare(broker: str, redis_url: str, table: str, ends: list[int]) -> flo
             )
             runners[shard] = ShardRunner(table, shard, store=store, log=log, keyring=KEYRING)
             await runners[shard].start()
-        consumer = await _consumer(broker)
+        consumer = await consumer_of(broker)
         begun = time.perf_counter()
-        _assign(consumer, topics.gradients(table), len(ends))
+        assign(consumer, topics.gradients(table), len(ends))
         while any(runners[shard].progress.applied < end for shard, end in enumerate(ends)):
             fetched = await consumer.getmany(timeout_ms=100)
             await asyncio.gather(
                 *(
-                    runners[tp.partition].apply([record_of(raw) for raw in raws])
+                    runners[tp.partition].apply(
+                        [record_of(raw) for raw in raws],
+                        behind=(consumer.highwater(tp) or 0) > raws[-1].offset + 1,
+                    )
                     for tp, raws in fetched.items()
                 )
             )
@@ -182,10 +182,10 @@ async def _parts(
     broker: str, redis_url: str, table: str, ends: list[int], cuts: dict[str, list[int]]
 ) -> dict[str, float]:
     settle()
-    consumer = await _consumer(broker)
+    consumer = await consumer_of(broker)
     fetched: list[tuple[int, list[Any]]] = []
     begun = time.perf_counter()
-    _assign(consumer, topics.gradients(table), len(ends))
+    assign(consumer, topics.gradients(table), len(ends))
     left = sum(ends)
     while left > 0:  # an aggregator that starts on an empty Redis appends the spec again
         for tp, raws in (await consumer.getmany(timeout_ms=100)).items():
@@ -270,37 +270,3 @@ async def _publish(updates: Updates, deltas: list[Delta]) -> None:
         if running.done():
             running.result()
     running.cancel()
-
-
-async def _consumer(broker: str) -> AIOKafkaConsumer:
-    """Return a consumer that fetches as the chassis does."""
-    settings = ChassisSettings()
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=broker,
-        group_id=None,
-        enable_auto_commit=False,
-        max_partition_fetch_bytes=settings.fetch_bytes,
-        fetch_max_bytes=settings.answer_bytes,
-        fetch_max_wait_ms=int(settings.fetch_wait * 1000),
-    )
-    guard(consumer)
-    await consumer.start()
-    return consumer
-
-
-def _assign(consumer: AIOKafkaConsumer, topic: str, partitions: int) -> None:
-    assigned = [KafkaPartition(topic, partition) for partition in range(partitions)]
-    consumer.assign(assigned)
-    for partition in assigned:
-        consumer.seek(partition, 0)
-
-
-def record_of(raw: Any) -> Record:
-    """Return aiokafka's record as driftline's."""
-    return Record(
-        raw.offset,
-        raw.timestamp,
-        raw.key,
-        raw.value or b"",
-        tuple((name, held or b"") for name, held in raw.headers),
-    )

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from driftline.rows.shard_store import ShardStore
 from driftline.shard.machine import Delta, Shard
 from driftline.shard.plan import PendingOp, Plan
 from driftline_services.aggregator.appending import append
+from driftline_services.aggregator.background import Background
 from driftline_services.aggregator.dead_letters import dead_letter
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.moving import Move
@@ -37,8 +37,6 @@ from driftline_services.aggregator.republishing import named_rows, states_again
 from driftline_services.aggregator.stats import Progress
 from driftline_services.aggregator.takeover import check_log
 from driftline_services.aggregator.updates import Updates
-
-_Result = TypeVar("_Result")
 
 
 class ShardRunner:
@@ -68,7 +66,7 @@ class ShardRunner:
         self._finishing = False  # write `published` before the end
         self._again = False  # committed records are still to be published again
         self._marked = 0  # `published` as Redis has it
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = Background()
         self.progress = Progress()
 
     @property
@@ -100,8 +98,7 @@ class ShardRunner:
         self._again = start < self._shard.position.next
         self._marked = stored.published
         self.progress.applied = self.progress.committed = self._shard.position.next
-        work = self._updates.run(), self._flush_forever(), self._end_by_loss()
-        self._tasks = [asyncio.create_task(each) for each in work]
+        self._background.start(self._updates.run(), self._flush_forever(), self._end_by_loss())
         return start
 
     async def apply(self, records: Sequence[Record], *, behind: bool = False) -> None:
@@ -114,13 +111,15 @@ class ShardRunner:
         old = [record for record in records if record.offset < expected]
         rest = records[len(old) :]
         if old:
-            await self._guard(self._publish_again(old))
+            await self._background.guard(self._publish_again(old))
             if rest or old[-1].offset + 1 == expected:
                 self._again = False
                 await self._updates.jump(expected)
                 self._pace.wake()
         while rest:
-            await self._guard(self._wait_for_room())
+            self._background.check()
+            if not self._has_room():
+                await self._background.guard(self._wait_for_room())
             async with self._changing:
                 self._torn = True
                 try:
@@ -128,13 +127,14 @@ class ShardRunner:
                 except StateError:  # the position is untouched
                     self._torn = False
                     raise
-                await self._guard(self._apply(plan))
+                await self._apply(plan)
                 self._torn = False
                 self.progress.applied = self._shard.position.next
             rest = rest[plan.consumed :]
             self._pace.applied(behind=behind)
             if plan.op is not None:
                 await self._pass(plan.op)
+            await asyncio.sleep(0)  # commits start, and other shards have their turn
 
     def lose(self, error: FenceLostError) -> None:
         """Have `failure` return `error`: not only a commit, also a read or a move finds the fence lost."""
@@ -147,46 +147,32 @@ class ShardRunner:
 
     async def drain(self) -> None:
         """Return once everything applied is committed and published. Raises FenceLostError."""
-        await self._guard(self._drain())
+        await self._background.guard(self._drain())
 
     async def finish(self) -> None:
         """Drain and write `published`: the next owner has nothing to publish again. Raises FenceLostError."""
-        await self._guard(self._finish())
+        await self._background.guard(self._finish())
 
     async def close(self) -> None:
         """Stop at once; what is not committed is left to the next owner."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
         await self._store.close()
 
     async def failure(self) -> BaseException:
         """Wait until a background task fails and return why."""
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        return next(iter(done)).exception() or RuntimeError("a background task of the shard ended")
-
-    async def _guard(self, work: Awaitable[_Result]) -> _Result:
-        """Await `work`, or raise what ended a background task meanwhile: waiting for it would hang."""
-        main: asyncio.Future[_Result] = asyncio.ensure_future(work)
-        try:
-            watched: set[asyncio.Future[object]] = {main, *self._tasks}  # type: ignore[arg-type]
-            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-            for task in self._tasks:
-                if task.done() and not main.done():
-                    task.result()
-            return await main
-        finally:
-            if not main.done():
-                main.cancel()
+        return await self._background.failure()
 
     async def _apply(self, plan: Plan) -> None:
-        await self._fault_in(plan.missing)
+        if len(plan.missing):
+            await self._background.guard(self._fault_in(plan.missing))
         self._shard.apply(plan, None)
         self._shard.cache.trim(self._limits.cache_bytes)
         if plan.rejected:
             gen = self._shard.position.gen
             letters = [dead_letter(self._table, self._index, item, gen) for item in plan.rejected]
-            await append(self._log, topics.dead_letters(self._table), self._index, letters)
+            await self._background.guard(
+                append(self._log, topics.dead_letters(self._table), self._index, letters)
+            )
         self.progress.stats.add(plan)
 
     async def _pass(self, pending: PendingOp) -> None:
@@ -196,7 +182,7 @@ class ShardRunner:
             if op.kind == RESTORE_ROWS:  # its rows are published like any others
                 await self._fault_in(self._shard.missing(op.ids))
             if op.kind == MOVE and self._move is not None and op.body["shard"] == self._index:
-                await self._guard(self._change_server(self._move, str(op.body["server"])))
+                await self._background.guard(self._change_server(self._move, str(op.body["server"])))
             self._torn = True
             self._shard.apply_op(pending)
             self._torn = False
@@ -299,6 +285,9 @@ class ShardRunner:
             async with self._settled:
                 await self._settled.wait_for(lambda: self._marked >= self._updates.published)
 
+    def _has_room(self) -> bool:
+        return self._shard.cache.dirty_bytes <= self._limits.flush_bytes
+
     async def _wait_for_room(self) -> None:
         async with self._settled:
-            await self._settled.wait_for(lambda: self._shard.cache.dirty_bytes <= self._limits.flush_bytes)
+            await self._settled.wait_for(self._has_room)

@@ -40,7 +40,7 @@ class NothingRead(dict[TP, int | None]):
 
 
 class BatchConsumer(Consumer):
-    """What both transports share. One message is all that one fetch brought: Faust takes some 0.3 ms for each."""
+    """What both transports share. One message is all that a fetch brought: Faust takes its time for each."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
