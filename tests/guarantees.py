@@ -510,6 +510,31 @@ GUARANTEES: tuple[Guarantee, ...] = (
         "Its copy is loaded again from the store; a read meanwhile is refused, never wrong.",
         (Shown("tests/integration/test_restore.py::test_a_deployed_version_is_read_beside_the_live_rows"),),
     ),
+    Guarantee(
+        "a versioner is killed at any change to the store, freezes, or shares its shards with another",
+        "Each barrier becomes one version, with the rows that the log has at it, or is rejected; never two.",
+        (
+            Shown(
+                "tests/integration/test_versioner_crashes.py::test_a_versioner_killed_at_any_change_to_the_store_leaves_the_version_once"
+            ),
+            Shown(
+                "tests/integration/test_versioner_crashes.py::test_two_instances_share_the_shards_and_one_goes_on_when_the_other_dies"
+            ),
+            Shown(
+                "tests/simulation/test_versions.py::test_every_version_is_what_the_log_says_at_its_barrier_and_is_made_once",
+                "simulated",
+            ),
+        ),
+    ),
+    Guarantee(
+        "the object store of the versions is away",
+        "Versions wait and say so; training goes on; the version is committed when the store is back.",
+        (
+            Shown(
+                "tests/integration/test_versioner_crashes.py::test_a_store_that_is_away_pauses_versions_and_not_training"
+            ),
+        ),
+    ),
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 from driftline import Client
 from driftline.control import VersionCommitted
 from driftline.errors import VersionRejectedError
-from driftline.versions import fsck, head, line
+from driftline.versions import Manifest, create_branch, fsck, head, line, open_repository, open_store
 from tests.integration.deployment import Deployment, Worker
 from tests.integration.versioning import (
     VersionerProcess,
@@ -19,6 +19,8 @@ from tests.integration.versioning import (
     repository_of,
     stored_rows,
 )
+from tests.support import servers
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +118,77 @@ def test_each_version_is_told_once_and_the_line_is_whole(
     assert newest is not None
     told = [each.version for each in events_of(deployment) if isinstance(each, VersionCommitted)]
     assert sorted(told) == sorted(each.version for each in line(repository, newest))
+
+
+def test_a_rollback_becomes_a_version_and_a_checkout_moves_the_line(
+    deployment: Deployment, client: Client, versioner: VersionerProcess
+) -> None:
+    """Needs clients and aggregators that restore; both read the versioner's store."""
+    spec = deployment.spec()
+    table = client.create_table(spec)
+    rng = np.random.default_rng(5)
+    some = ids(rng)
+
+    def train() -> VersionCommitted:
+        table.push(some, rng.normal(size=(len(some), spec.dim)).astype(np.float32))
+        return client.version_of(client.snapshot())
+
+    first, second = train(), train()
+    repository = repository_of(deployment)
+    client.restore(first.version)
+    went_on = (second.version,)
+    until(lambda: newest_of(deployment).parents == went_on, "the rollback is a version", seconds=60)
+    back = newest_of(deployment)
+    assert back.base == first.version
+    assert stored_rows(repository, back, spec.name) == stored_rows(
+        repository, repository.manifest(first.version), spec.name
+    )
+    third = train()
+    assert third.parents == (back.version,)
+    create_branch(repository, "exp", first.version)
+    client.restore(first.version, mode="checkout", branch="exp", scenario="X")
+    fourth = train()
+    assert (fourth.branch, fourth.scenario, fourth.parents) == ("exp", "X", (first.version,))
+
+
+def newest_of(deployment: Deployment) -> Manifest:
+    newest = head(repository_of(deployment), "main")
+    assert newest is not None
+    return newest
+
+
+@pytest.mark.s3
+def test_versions_go_to_an_s3_store_and_a_versioner_goes_on_from_there(
+    own_deployment: Deployment, s3: servers.S3
+) -> None:
+    url = f"s3://{s3.create_bucket()}/versions"
+    access = {
+        "DRIFTLINE_STORE_URL": url,
+        "AWS_ENDPOINT_URL": s3.endpoint,
+        "AWS_ACCESS_KEY_ID": s3.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+        "AWS_REGION": s3.region,
+        "AWS_ALLOW_HTTP": "true",
+    }
+    options = {
+        "endpoint": s3.endpoint,
+        "access_key_id": s3.access_key,
+        "secret_access_key": s3.secret_key,
+        "region": s3.region,
+    }
+    other = own_deployment
+    spec = other.spec()
+    rng = np.random.default_rng(4)
+    told = []
+    with other.worker("s3-worker"), other.client() as trainer:
+        table = trainer.create_table(spec)
+        for number in range(2):
+            with VersionerProcess(other, f"s3-{number}", access):
+                some = ids(rng)
+                table.push(some, rng.normal(size=(len(some), spec.dim)).astype(np.float32))
+                told.append(trainer.version_of(trainer.snapshot()))
+    repository = open_repository(open_store(f"{url}/{other.group}", options), other.group)
+    assert [each.version for each in told] == ["V-R-1.0", "V-R-1.1"]
+    for each in told:
+        manifest = repository.manifest(each.version)
+        assert stored_rows(repository, manifest, spec.name) == expected_at(other, spec, each.op)

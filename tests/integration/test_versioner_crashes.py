@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_a_store_that_is_away_pauses_versions_and_not_training(
     with VersionerProcess(deployment, f"paused-{next(_names)}", GATED) as versioner:
         train(tables, specs, 200)
         tables.version_of(tables.snapshot())
-        store = deployment.directory / "store"
+        store = Path(deployment.store_url.removeprefix("file://"))
         os.rename(store, deployment.directory / "away")
         store.write_text("a file where the folder was")
         train(tables, specs, 201)

@@ -39,7 +39,7 @@ class VersionerProcess:
         self._directory, self._module = deployment.directory / name, module
         self.environment = deployment.environment() | {
             "DRIFTLINE_DATA_DIR": str(self._directory),
-            "DRIFTLINE_STORE_URL": f"file://{deployment.directory}/store",
+            "DRIFTLINE_STORE_URL": deployment.store_url,
             "DRIFTLINE_BACKUP_EVERY_S": "3600",
             "DRIFTLINE_VERSION_DAILY_AT": "off",
             **more,
@@ -83,7 +83,7 @@ class VersionerProcess:
 
 def repository_of(deployment: Deployment, store_url: str | None = None) -> Repository:
     """Return the repository of a deployment, with nothing cached."""
-    url = store_url or f"file://{deployment.directory}/store"
+    url = store_url or deployment.store_url
     return open_repository(open_store(group_url(url, deployment.group, Path())), deployment.group)
 
 

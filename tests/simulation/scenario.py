@@ -51,12 +51,16 @@ class Scenario:
         """Return the store; a scenario with several servers has its own."""
         return FakeRedis(world)
 
+    def make_operator(self) -> Operator:
+        """Return who asks for ops; a scenario may have one of its own."""
+        return Operator(self._world, self.log, KEYRING, self._plan.spec)
+
     async def run(self) -> None:
         """Live through the storm and come to rest."""
         coordinating = asyncio.create_task(self.group.run())
         for _ in range(2):
             self._start()
-        operator = Operator(self._world, self.log, KEYRING, self._plan.spec)
+        operator = self.make_operator()
         traffic = [asyncio.create_task(trainer.run(self._plan.steps)) for trainer in self.trainers]
         traffic.append(asyncio.create_task(operator.run(self._plan.ops)))
         storm = self._world.storm(self._actions(), count=self._plan.storms, mean_gap=0.06)

@@ -12,13 +12,13 @@ from driftline.errors import DriftlineError
 from driftline.rows import move, placement, shard_store
 from tests.simulation.moves import run_seeds
 
-SEEDS = 60
+SEEDS = 120
 
 BUGS = {
     "what is carried over is not what was left": (
         shard_store,
         "ShardStore.leave",
-        "self._check_fence([left.get(name) for name in _FENCE], after)",
+        "self._check_fence([left.get(name) for name in FENCE], after)",
         "pass",
     ),
     "a target that has been further is overwritten": (

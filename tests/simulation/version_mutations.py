@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from driftline import versions
 from driftline.frames.states import Marker, States
-from driftline.versions import PartManifest
+from driftline.versions import Draft, Manifest, PartManifest, Repository
 from driftline.versions.segments import SegmentRef
 from driftline_services.chassis import TopicPartition
 from driftline_services.versioner import works
@@ -35,8 +37,8 @@ def drop_what_was_rejected(patch: Patch) -> None:
     patch.setattr(ShardState, "passed", passed)
 
 
-def go_on_behind_the_first_update(patch: Patch) -> None:
-    """A start skips the first update behind the version."""
+def go_on_behind_the_first_updates(patch: Patch) -> None:
+    """A start skips the first updates behind the version."""
     real = ShardState.begin
 
     def begin(
@@ -50,16 +52,20 @@ def go_on_behind_the_first_update(patch: Patch) -> None:
     ) -> ShardState:
         state = real(table, shard, shape, base, line, memory, directory)
         if base is not None:
-            state.position += 1
+            state.position += 4
         return state
 
     patch.setattr(ShardState, "begin", begin)
 
 
 def commit_under_a_name_of_ones_own(patch: Patch) -> None:
-    """A commit is not known again after a crash: its txn is drawn, not derived."""
+    """A commit is not known again after a crash or a lost reply: its txn is drawn, not derived."""
     numbers = itertools.count()
-    patch.setattr(works, "txn_of", lambda op: f"op-{op}-{next(numbers)}")
+
+    def commit(repository: Repository, draft: Draft) -> Manifest:
+        return versions.commit(repository, replace(draft, txn=f"{draft.txn}-{next(numbers)}"))
+
+    patch.setattr(works, "commit", commit)
     patch.setattr(works.Works, "decided", lambda self, cut: None)
 
 
@@ -126,9 +132,9 @@ def let_older_rows_win_in_merged_backups(patch: Patch) -> None:
 
 MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     drop_what_was_rejected: frozenset({"version-rows", "rest"}),
-    go_on_behind_the_first_update: frozenset({"version-rows", "rest"}),
-    commit_under_a_name_of_ones_own: frozenset({"version-twice", "version-order"}),
-    take_repeated_markers_for_new: frozenset({"version-twice", "version-order", "version-cut"}),
+    go_on_behind_the_first_updates: frozenset({"version-rows", "rest"}),
+    commit_under_a_name_of_ones_own: frozenset({"version-twice", "version-order", "rest"}),
+    take_repeated_markers_for_new: frozenset({"version-twice", "version-order", "version-cut", "rest"}),
     keep_shards_at_an_open_cut: frozenset({"rest", "version-rows"}),
     clear_before_the_commit: frozenset({"version-rows", "rest"}),
     begin_backups_too_late: frozenset({"version-rows"}),

@@ -19,6 +19,7 @@ from driftline.errors import LogUnavailableError, ObjectStoreUnavailableError, R
 from driftline.frames.events import Op, Origin
 from driftline.frames.headers import Keyring
 from driftline.ids import producer_id
+from driftline.log import Outgoing
 from driftline.ops.requests import Signer
 from driftline.versions import Manifest, PartManifest, Repository, fsck, open_repository
 from driftline.versions.gating import Candidate, Judgement, Status, Unanswered
@@ -36,6 +37,7 @@ from tests.simulation.judge import GROUP, TABLE, Judge, Violation
 from tests.simulation.member import Member
 from tests.simulation.random_log import KEYRING
 from tests.simulation.scenario import Plan, Scenario
+from tests.simulation.traffic import Operator
 from tests.simulation.world import Action, FakeLog, Process, World, run
 from tests.simulation.world.process import ProcessKilledError
 from tests.support.object_store_fake import FakeObjects
@@ -226,6 +228,13 @@ class VersionerMember(Member):
         return topics.updates(table)
 
 
+class CuttingOperator(Operator):
+    """Asks for barriers where others restore: those restore versions that no gate has judged."""
+
+    def _restoring(self) -> Outgoing:
+        return self._request("barrier", GROUP, {"kind": "version"})
+
+
 class VersionedScenario(Scenario):
     """A scenario with two versioners, backups, and a store that fails."""
 
@@ -238,6 +247,9 @@ class VersionedScenario(Scenario):
         self.versioners: list[VersionerMember] = []
         self._count = 0
         self._chance = world.random("versioners")
+
+    def make_operator(self) -> Operator:
+        return CuttingOperator(self._world, self.log, KEYRING, self._plan.spec)
 
     async def run(self) -> None:
         coordinating = asyncio.create_task(self.version_group.run())

@@ -58,6 +58,12 @@ def test_names_follow_the_conventions(metric: Metric) -> None:
         "ops",
         "restores",
         "letters",
+        "versions",
+        "cuts",
+        "backups",
+        "barriers",
+        "rollbacks",
+        "updates",
         "losses",
     )
     assert metric.name.removesuffix("_total").endswith(units)
@@ -74,6 +80,7 @@ def test_every_metric_that_the_module_defines_is_in_the_list() -> None:
 def test_a_shard_gives_every_metric_but_those_of_the_worker() -> None:
     given = {sample.metric for sample in shard_samples("users", 3, FIGURES, now=1005.0)}
     of_worker = {each for each in METRICS if each.name.startswith("driftline_ingest_")}
+    of_worker |= set(METRICS[METRICS.index(metrics.VERSIONS) :])  # the versioner's come last
     assert given == set(METRICS) - of_worker - {
         metrics.OWNED_SHARDS,
         metrics.FENCE_LOSSES,

@@ -128,7 +128,9 @@ class ShardRunner(Guarded):
                 await self._updates.jump(expected)
                 self._pace.wake()
         while rest:
-            await self._guard(self._wait_for_room())
+            self._check()
+            if not self._has_room():
+                await self._guard(self._wait_for_room())
             async with self._changing:
                 self._torn = True
                 try:
@@ -136,13 +138,14 @@ class ShardRunner(Guarded):
                 except StateError:  # the position is untouched
                     self._torn = False
                     raise
-                await self._guard(self._apply(plan))
+                await self._apply(plan)
                 self._torn = False
                 self.progress.applied = self._shard.position.next
             rest = rest[plan.consumed :]
             self._pace.applied(behind=behind)
             if plan.op is not None:
                 await self._pass(plan.op)
+            await asyncio.sleep(0)  # commits start, and other shards have their turn
 
     async def drain(self) -> None:
         """Return once everything applied is committed and published. Raises FenceLostError."""
@@ -159,13 +162,14 @@ class ShardRunner(Guarded):
         await self._store.close()
 
     async def _apply(self, plan: Plan) -> None:
-        await self._fault_in(plan.missing)
+        if len(plan.missing):
+            await self._guard(self._fault_in(plan.missing))
         self._shard.apply(plan, None)
         self._shard.cache.trim(self._limits.cache_bytes)
         if plan.rejected:
             gen = self._shard.position.gen
             letters = [dead_letter(self._table, self._index, item, gen) for item in plan.rejected]
-            await append(self._log, topics.dead_letters(self._table), self._index, letters)
+            await self._guard(append(self._log, topics.dead_letters(self._table), self._index, letters))
         self.progress.stats.add(plan)
 
     async def _pass(self, pending: PendingOp) -> None:
@@ -296,6 +300,9 @@ class ShardRunner(Guarded):
             async with self._settled:
                 await self._settled.wait_for(lambda: self._marked >= self._updates.published)
 
+    def _has_room(self) -> bool:
+        return self._shard.cache.dirty_bytes <= self._limits.flush_bytes
+
     async def _wait_for_room(self) -> None:
         async with self._settled:
-            await self._settled.wait_for(lambda: self._shard.cache.dirty_bytes <= self._limits.flush_bytes)
+            await self._settled.wait_for(self._has_room)

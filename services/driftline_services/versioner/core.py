@@ -14,21 +14,21 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from driftline.control import BackupsHeld, BackupTaken, VersionCommitted, VersionRejected
+from driftline.control import VersionRejected
 from driftline.errors import DeltaError, DriftlineError, FrameError, InputError, PositionError, StateError
 from driftline.frames.states import read_update
 from driftline.log import Log, Record
 from driftline.ops.catalogue import Catalogue
 from driftline.shard.screen import MAX_FRAME
-from driftline.shard.spec import TableSpec
-from driftline.versions import Manifest, PartManifest
-from driftline.versions.documents import checksum
+from driftline.versions import Manifest
 from driftline_services.chassis import Batch, Flow, TopicPartition
 from driftline_services.versioner.announcing import Announcer
-from driftline_services.versioner.backups import Backup, Backups
+from driftline_services.versioner.backing_up import BackupTaker
+from driftline_services.versioner.backups import Backups
 from driftline_services.versioner.cutting import BACK_OFF, Arrival, GroupCut, Settler
 from driftline_services.versioner.gates import Gates
 from driftline_services.versioner.offload import Offload
+from driftline_services.versioner.places import committed_event, schema_of, shard_of_tp
 from driftline_services.versioner.restoring import put_back
 from driftline_services.versioner.shards import BACKUP, CHECKOUT, ROLLBACK, Cut, Line, ShardState
 from driftline_services.versioner.triggers import Stand
@@ -36,7 +36,6 @@ from driftline_services.versioner.works import Decision, Shard, TableAt, Works, 
 
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
-_UPDATES = ".updates"
 _FULL_DISK_PAUSE = 5.0
 _LEAST_MEMORY = 1 << 20
 
@@ -59,13 +58,12 @@ class Versioner:
         directory: Path | None = None,
     ) -> None:
         self._log, self._catalogue, self.works, self.backups = log, catalogue, works, backups
-        self._announcer, self.offload, self._instance = announcer, offload, instance
+        self._announcer, self.offload = announcer, offload
         self._memory, self._directory = memory, directory
         self._settler = Settler(works, offload, gates, self._broken)
         self._flow: Flow | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.backing_up = asyncio.Lock()
-        self._statements = 0
+        self._taker = BackupTaker(backups, offload, announcer, instance)
         self._kept: dict[TopicPartition, ShardState] = {}  # of the last assignment
         self._mended: set[Shard] = set()  # followed anew since the last version
         self._homes: dict[Shard, TopicPartition] = {}  # the partition of each shard that is ours
@@ -121,8 +119,8 @@ class Versioner:
                 self._follow(tp, newest)
             await self._start(tp)
         if newest is not None and self._leads(self._tables(newest.op)):
-            await self._announcer.tell(_committed(newest))
-        await self._state_backups()
+            await self._announcer.tell(committed_event(newest))
+        await self._taker.state(self._homes)
 
     async def _look(self) -> Manifest | None:
         await self._catalogue.catch_up()
@@ -212,7 +210,7 @@ class Versioner:
 
     async def _meet(self, tp: TopicPartition, state: ShardState, cut: Cut) -> None:
         if cut.kind == BACKUP:
-            await self._back_up(shard_of_tp(tp), state, cut)
+            await self._taker.take(state, cut, self._mine(cut.op))
             self._go_on(tp, state)
             return
         if cut.kind in (ROLLBACK, CHECKOUT):
@@ -272,7 +270,7 @@ class Versioner:
     async def _tell(self, group: GroupCut, decision: Decision) -> None:
         cut, works = group.cut, self.works
         if decision.manifest is not None:
-            await self._announcer.tell(_committed(decision.manifest))
+            await self._announcer.tell(committed_event(decision.manifest))
             return
         branch, scenario = works.branch(cut), works.scenario(cut)
         await self._announcer.tell(VersionRejected(cut.op, branch, scenario, decision.reason, decision.gate))
@@ -290,50 +288,12 @@ class Versioner:
         self._follow(tp, self.newest)
         self._spawn(self._start(tp), f"again {tp}")
 
-    # -- backups
-
-    async def _back_up(self, shard: Shard, state: ShardState, cut: Cut) -> None:
-        async with self.backing_up:
-            before = self.backups.current(shard, state.backup_op)
-            if before is None:
-                state.forget_backup()
-            base = before if before is not None else state.base
-            seal = functools.partial(self._seal_backup, shard, state, cut)
-            try:
-                part = await self.offload.run(functools.partial(seal, base))
-            except DriftlineError as error:  # a version would say so too: training and versions go on
-                _logger.error("backup %d of %s:%d: %s", cut.op, *shard, error)
-                state.passed(cut.op)
-                return
-            time = cut.place.number("time")
-            self.backups.add(shard, cut.op, time, base, part)
-            state.backed_up(cut)
-            state.passed(cut.op)
-            backup = self.backups.find(cut.op)
-            if backup is not None and backup.parts.keys() >= self._mine(cut.op):
-                await self._taken(backup)
-
-    def _seal_backup(
-        self, shard: Shard, state: ShardState, cut: Cut, base: PartManifest | None
-    ) -> PartManifest:
-        shape = state.dim, state.state_size
-        return self.backups.seal(shard, cut.op, shape, base, state.changes_since_backup(), cut.place)
-
-    async def _taken(self, backup: Backup) -> None:
-        self.backups.taken += 1
-        size = sum(ref.ref.size for own in backup.own.values() for ref in own)
-        shards = shards_of(backup.parts)
-        self.backups.trim()
-        held = self.backups.find(backup.op) is not None
-        await self._announcer.tell(BackupTaken(backup.op, self._instance, shards, held, size))
-        await self._state_backups()
-
-    async def _state_backups(self) -> None:
-        self._statements += 1
-        mine = shards_of(self._homes)
-        await self._announcer.tell(BackupsHeld(self._instance, self._statements, mine, self.backups.facts()))
-
     # -- what is where
+
+    @property
+    def backing_up(self) -> asyncio.Lock:
+        """While it is held, no backup is dropped or merged."""
+        return self._taker.lock
 
     def _tables(self, op: int) -> dict[str, TableAt]:
         """Return the tables that op number `op` went through: those born before it."""
@@ -433,37 +393,3 @@ class Versioner:
     def _running(self) -> Flow:
         assert self._flow is not None, "bind comes first"
         return self._flow
-
-
-def shard_of_tp(tp: TopicPartition) -> Shard:
-    """Return the shard whose updates a partition holds."""
-    return str(tp.topic).removesuffix(_UPDATES), tp.partition
-
-
-def shards_of(shards: Iterable[Shard]) -> dict[str, tuple[int, ...]]:
-    """Return shards by table."""
-    found: dict[str, list[int]] = {}
-    for table, number in sorted(shards):
-        found.setdefault(table, []).append(number)
-    return {table: tuple(numbers) for table, numbers in found.items()}
-
-
-def schema_of(spec: TableSpec) -> str:
-    """Return a digest of what decides the format of a table's rows."""
-    kind = spec.optimizer.get("kind")
-    return checksum(f"{spec.dim} {spec.dtype} {kind} {spec.state_size} {spec.shards}".encode())
-
-
-def _committed(manifest: Manifest) -> VersionCommitted:
-    gate = manifest.verdict.get("gate")
-    return VersionCommitted(
-        manifest.version,
-        manifest.op,
-        manifest.branch,
-        manifest.name.scenario,
-        manifest.parents,
-        manifest.base,
-        {name: table.rows for name, table in manifest.tables.items()},
-        {name: sum(part.changed for part in table.parts) for name, table in manifest.tables.items()},
-        gate if isinstance(gate, Mapping) else {},
-    )

@@ -24,7 +24,7 @@ from driftline_services.versioner.works import Decision, Ruling, Shard, TableAt,
 _logger = logging.getLogger(__name__)
 BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0)
 _POLL = 0.25  # between looks at what other instances have sealed
-_AT_ONCE = 4  # seals at a time: each takes a segment's worth of memory, 32 MiB
+_AT_ONCE = 2  # seals at a time: each takes some four times a segment of 32 MiB
 
 
 @dataclass(slots=True)

@@ -31,8 +31,9 @@ from driftline.metrics import (
 )
 from driftline_services.chassis.handler import TopicPartition
 from driftline_services.chassis.http import ShardHealth
-from driftline_services.versioner.core import Versioner, shard_of_tp
+from driftline_services.versioner.core import Versioner
 from driftline_services.versioner.node_rollback import NodeRollbacks
+from driftline_services.versioner.places import shard_of_tp
 from driftline_services.versioner.triggers import Requester
 
 _logger = logging.getLogger(__name__)
