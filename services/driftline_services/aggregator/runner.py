@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from driftline.shard.plan import PendingOp, Plan
 from driftline.shard.restore import Preparation, VersionRows
 from driftline_services.aggregator.appending import append
 from driftline_services.aggregator.dead_letters import dead_letter
+from driftline_services.aggregator.faulting import fault_in, in_parts, rows_at_once
 from driftline_services.aggregator.guarded import Guarded
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.moving import Move
@@ -134,7 +135,7 @@ class ShardRunner(Guarded):
             async with self._changing:
                 self._torn = True
                 try:
-                    plan = self._shard.screen(rest, self._rows_at_once)
+                    plan = self._shard.screen(rest, rows_at_once(self._shard, self._limits))
                 except StateError:  # the position is untouched
                     self._torn = False
                     raise
@@ -219,23 +220,14 @@ class ShardRunner(Guarded):
         """
         named = named_rows(records, self._shard.spec, self._index)
         position = self._shard.position
-        for ids in self._in_parts(named.ids):
+        for ids in in_parts(named.ids, rows_at_once(self._shard, self._limits)):
             await self._fault_in(self._shard.missing(ids))
             stored = self._shard.states_of(ids)
             await self._updates.write(states_again(stored, named, lsn(position.gen, position.next - 1)))
             self._shard.cache.trim(self._limits.cache_bytes)
 
-    @property
-    def _rows_at_once(self) -> int:
-        """`flush_bytes` of rows: a delete frame of 1 MiB may name 131,072 of them, of any width."""
-        return max(1, self._limits.flush_bytes // self._shard.cache.row_bytes)
-
-    def _in_parts(self, ids: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:
-        return (ids[at : at + self._rows_at_once] for at in range(0, len(ids), self._rows_at_once))
-
     async def _fault_in(self, missing: NDArray[np.uint64]) -> None:
-        for ids in self._in_parts(missing):
-            self._shard.cache.enter(await self._store.fetch(RowLayout.of(self._shard.spec), ids))
+        await fault_in(self._store, self._shard, self._limits, missing)
 
     async def _flush_forever(self) -> None:
         while True:
