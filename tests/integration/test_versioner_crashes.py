@@ -26,6 +26,7 @@ from tests.support.waiting import until
 DYING = "tests.support.dying_versioner"
 GATED = {"DRIFTLINE_VERSION_GATES": "figure:loss:lower:9"}  # so that there is a ruling to die at
 STEPS = 12  # changes to the store from the first segment to the last deletion; a few more are harmless
+EVERY_STEP = bool(os.environ.get("DRIFTLINE_TESTS_EVERY_STEP"))  # on the broker too
 SHARED = "assigned 2 partitions"
 _names = itertools.count()
 
@@ -70,7 +71,8 @@ def check(deployment: Deployment, specs: list[TableSpec], told: VersionCommitted
 def test_a_versioner_killed_at_any_change_to_the_store_leaves_the_version_once(
     deployment: Deployment, tables: Client, specs: list[TableSpec], step: int
 ) -> None:
-    if deployment.kind != LOCAL and step % 4:
+    """`DRIFTLINE_TESTS_EVERY_STEP` makes it each step on the broker, too."""
+    if deployment.kind != LOCAL and step % 4 and not EVERY_STEP:
         pytest.skip("each step on the embedded log, every fourth on the broker: the store is the same")
     with VersionerProcess(
         deployment, f"dying-{step}", {**GATED, "DRIFTLINE_TESTS_DIE_AT": str(step)}, DYING
@@ -94,7 +96,7 @@ def test_two_instances_share_the_shards_and_one_goes_on_when_the_other_dies(
         VersionerProcess(deployment, f"right-{number}", GATED) as right,
     ):
         until(
-            lambda: "assigned 2 partitions" in left.log and "assigned 2 partitions" in right.log,
+            lambda: SHARED in left.log and SHARED in right.log,
             "shared",
             seconds=60,
         )

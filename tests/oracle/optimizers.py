@@ -18,27 +18,38 @@ State = tuple[F32, ...]
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """An optimizer's constants, each a float32."""
+    """An optimizer's constants, each a float32; zero where it has none of that name."""
 
     lr: F32
-    eps: F32
-    b1: F32
-    b2: F32
-    beta: F32
-    l1: F32
-    l2: F32
+    eps: F32 = ZERO
+    beta1: F32 = ZERO
+    beta2: F32 = ZERO
+    beta: F32 = ZERO
+    l1: F32 = ZERO
+    l2: F32 = ZERO
 
 
-_DEFAULTS = {"lr": 0.05, "eps": 1e-8, "b1": 0.9, "b2": 0.999, "beta": 1.0, "l1": 0.0, "l2": 0.0}
+# docs/explanation/numerics.md, "Optimizers"
+_DEFAULTS: Mapping[str, Mapping[str, float]] = {
+    "sgd": {"lr": 0.05},
+    "rowwise_adagrad": {"lr": 0.05, "eps": 1e-8},
+    "adagrad": {"lr": 0.05, "eps": 1e-8},
+    "adam": {"lr": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+    "ftrl": {"lr": 0.1, "beta": 1.0, "l1": 0.0, "l2": 0.0},
+}
 
 
 def constants(body: Mapping[str, object]) -> Constants:
-    """Read the constants of a spec's `optimizer` object; raise ValueError for one that is no number."""
+    """Read a spec's `optimizer` object; raise ValueError for a constant that is unknown or no number."""
+    known = _DEFAULTS[str(body["kind"])]
     found: dict[str, F32] = {}
-    for name, default in _DEFAULTS.items():
-        value = body.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"optimizer.{name} is {value!r}, not a number")
+    for name, value in {**known, **body}.items():
+        if name == "kind":
+            continue
+        if name not in known:
+            raise ValueError(f"optimizer.{name} is no constant of {body['kind']}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e30:
+            raise ValueError(f"optimizer.{name} is {value!r}, not a number of at least 0")
         found[name] = f32(value)
     return Constants(**found)
 
@@ -64,11 +75,11 @@ def adagrad(w: Row, state: State, g: Row, lr: F32, c: Constants) -> tuple[Row, S
 def adam(w: Row, state: State, g: Row, lr: F32, c: Constants) -> tuple[Row, State]:
     """State m[d], v[d], then the running products of β1 and β2."""
     d = len(w)
-    p1, p2 = mul(state[2 * d], c.b1), mul(state[2 * d + 1], c.b2)
-    c1, c2 = sub(ONE, c.b1), sub(ONE, c.b2)
+    p1, p2 = mul(state[2 * d], c.beta1), mul(state[2 * d + 1], c.beta2)
+    c1, c2 = sub(ONE, c.beta1), sub(ONE, c.beta2)
     u1, u2 = sub(ONE, p1), sub(ONE, p2)
-    m = tuple(add(mul(c.b1, a), mul(c1, y)) for a, y in zip(state[:d], g, strict=True))
-    v = tuple(add(mul(c.b2, a), mul(mul(c2, y), y)) for a, y in zip(state[d : 2 * d], g, strict=True))
+    m = tuple(add(mul(c.beta1, a), mul(c1, y)) for a, y in zip(state[:d], g, strict=True))
+    v = tuple(add(mul(c.beta2, a), mul(mul(c2, y), y)) for a, y in zip(state[d : 2 * d], g, strict=True))
     row = tuple(
         sub(x, div(mul(lr, div(a, u1)), add(sqrt(div(b, u2)), c.eps)))
         for x, a, b in zip(w, m, v, strict=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from driftline.config import Settings
 from driftline.config.loading import Source, SourceKind, line_of
-from driftline.config.settings import parse_size
+from driftline.config.values import parse_size
 from tests.support.settings import KEY, complaint, load
 
 NAMES = ("group", "instance_id", "http_host")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,7 +27,6 @@ SETTINGS: dict[str, dict[str, object]] = {
     "rowwise_adagrad": {"kind": "rowwise_adagrad", "lr": 0.1, "eps": 1e-6},
     "sgd": {"kind": "sgd", "lr": 0.1},
 }
-_ORACLE_NAMES = {"beta1": "b1", "beta2": "b2"}
 
 
 @st.composite
@@ -45,8 +46,7 @@ def test_steps_are_those_of_a_scalar_loop(
     rows, grads, rates = push
     n, dim = rows.shape
     optimizer = make_optimizer(KINDS, SETTINGS[kind])
-    body = {_ORACLE_NAMES.get(name, name): value for name, value in SETTINGS[kind].items() if name != "kind"}
-    constants = oracle.constants(body)
+    constants = oracle.constants(SETTINGS[kind])
     expected = [(tuple(row), oracle.initial_state(kind, dim)) for row in rows.tolist()]
     state = np.tile(optimizer.initial_state(dim), (n, 1))
     for g, lr in zip(grads, rates, strict=True):
@@ -93,6 +93,22 @@ def test_the_state_at_birth_has_the_size_announced(kind: str, dim: int) -> None:
     assert state.shape == (optimizer.state_size(dim),)
     assert state.dtype == np.float32
     assert tuple(state.tolist()) == oracle.initial_state(kind, dim)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_constants_that_a_spec_leaves_out_are_those_of_the_oracle(kind: str) -> None:
+    optimizer = make_optimizer(KINDS, {"kind": kind})
+    expected = oracle.constants({"kind": kind})
+    for constant in fields(optimizer):
+        assert float(getattr(optimizer, constant.name)) == getattr(expected, constant.name), constant.name
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_each_constant_has_one_name(kind: str) -> None:
+    settings = {"kind": kind} | {each.name: 0.25 for each in fields(KINDS[kind])}
+    optimizer, expected = make_optimizer(KINDS, settings), oracle.constants(settings)
+    for constant in fields(optimizer):
+        assert float(getattr(optimizer, constant.name)) == getattr(expected, constant.name) == 0.25
 
 
 def test_ftrl_gives_exact_zeros_inside_the_l1_ball() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -19,38 +18,30 @@ from driftline import topics
 from driftline.client.aio_table import AsyncTable
 from driftline.client.asker import Asker
 from driftline.client.asking import Request
+from driftline.client.creating import create_table, known_tables
 from driftline.client.deploying import deploy, undeploy
 from driftline.client.merging import Merged
 from driftline.client.notices import Notices, OnRolledBack
 from driftline.client.operations import Operations, Requested
 from driftline.client.options import Options, Snapshot
 from driftline.client.outbox import Outbox, check_merge_steps
+from driftline.client.passing import wait_for_op, wait_for_rows
 from driftline.client.publisher import Publisher
 from driftline.client.restoring import Restored, RestoredRows, restore, restore_rows
 from driftline.client.splitting import Sender, Sequence
 from driftline.client.versioning import BackupFact, NodeRollback, Outcomes, barrier_body
 from driftline.control import VersionCommitted
-from driftline.errors import (
-    ConfigError,
-    HalfMergedError,
-    InputError,
-    PartitionCountError,
-    StoreUnavailableError,
-    TimedOutError,
-    UnknownTableError,
-)
-from driftline.frames.events import BARRIER, MOVE, SPEC
+from driftline.errors import ConfigError, HalfMergedError, InputError, TimedOutError, UnknownTableError
+from driftline.frames.events import BARRIER, MOVE
 from driftline.frames.headers import Keyring
 from driftline.ids import producer_id
 from driftline.log import Log, open_log
-from driftline.ops.catalogue import named_tables
 from driftline.rows.servers import Servers
 from driftline.shard.restore import ROLLBACK
 from driftline.shard.spec import TableSpec
 from driftline.versions.opening import open_group
 from driftline.versions.repository import Repository
 
-_POLL = 0.005
 RESERVED = ("ops", "ingest:", "dlq:")
 
 
@@ -97,9 +88,8 @@ class AsyncClient:
     async def table(self, name: str) -> AsyncTable:
         """Return a handle on a table. Raises UnknownTableError when Redis knows none of that name."""
         spec = await self.spec(name)
-        await self.asker.locate(
-            name, range(spec.shards)
-        )  # so that a read is one round trip from the first on
+        # so that a read is one round trip from the first on
+        await self.asker.locate(name, range(spec.shards))
         outbox = self._outboxes.get(name)
         if outbox is None:  # handles of one table share it: they are one producer
             outbox = self._outboxes[name] = Outbox(
@@ -126,36 +116,7 @@ class AsyncClient:
         exists with another number of partitions, SigningKeyError or OpRefusedError when the router
         refuses the request, TimedOutError when no aggregator answers.
         """
-        if spec.group != self._options.group:
-            raise ConfigError(
-                f"table {spec.name} has group {spec.group!r}, this client {self._options.group!r}"
-            )
-        try:
-            known = await self.spec(spec.name)
-        except UnknownTableError:
-            known = None
-        if spec.frame_bytes is None:
-            spec = replace(spec, frame_bytes=known.cut_bytes if known else spec.policy.max_frame)
-        if known is not None and (refused := known.change_refused(spec)):
-            raise ConfigError(refused)
-        if known != spec:
-            await self._check_partitions(spec)
-            asked = await self.operations.ask(SPEC, spec.name, spec.to_json())
-            await self.wait_for_op({spec.name: spec.shards}, asked, timeout)
-        table = await self.table(spec.name)
-        if refused := table.spec.change_refused(spec):  # another client was first, with another spec
-            raise ConfigError(refused)
-        return table
-
-    async def _check_partitions(self, spec: TableSpec) -> None:
-        """Refuse what the router would refuse in its log, where nobody looks."""
-        existing = await self._log.topics()
-        for topic in (topics.gradients(spec.name), topics.updates(spec.name), topics.dead_letters(spec.name)):
-            if (partitions := existing.get(topic, spec.shards)) != spec.shards:
-                raise PartitionCountError(
-                    f"topic {topic} exists with {partitions} partitions, table {spec.name} has {spec.shards} "
-                    "shards: delete the topic, or make the table with as many shards"
-                )
+        return await create_table(self, self._log, spec, timeout)
 
     async def tables(self) -> Mapping[str, TableSpec]:
         """Return the tables of the group: those its ops log makes.
@@ -165,15 +126,7 @@ class AsyncClient:
         """
         if self.operations.signs:
             return await self.operations.tables()
-        found: dict[str, TableSpec] = {}
-        for name in await named_tables(self._log, self._options.group):
-            try:
-                spec = await self.spec(name)
-            except UnknownTableError:
-                continue  # asked for, and not made
-            if spec.group == self._options.group:
-                found[name] = spec
-        return found
+        return await known_tables(self, self._log)
 
     async def snapshot(
         self,
@@ -227,14 +180,7 @@ class AsyncClient:
         """
         spec = await self.spec(table)
         found = await self._outcomes.roll_back(table, spec.shards, ids, backup, timeout)
-        try:
-            async with asyncio.timeout(timeout):
-                for number in found.ops:
-                    await self._passed({table: spec.shards}, number)
-        except TimeoutError:
-            raise TimedOutError(
-                f"the rows are on their way: not all shards of {table} passed ops {found.ops} in {timeout} s"
-            ) from None
+        await wait_for_rows(self, table, spec.shards, found.ops, timeout)
         return found
 
     async def backups(self) -> list[BackupFact]:
@@ -313,8 +259,7 @@ class AsyncClient:
         spec = await self.spec(table)
         if not 0 <= shard < spec.shards:
             raise InputError(f"table {table} has the shards 0 to {spec.shards - 1}, not {shard}")
-        body = {"shard": shard, "server": server}
-        return await self.operations.ask(MOVE, table, body)
+        return await self.operations.ask(MOVE, table, {"shard": shard, "server": server})
 
     async def flush(self, *, timeout: float | None = None) -> None:
         """Return when everything pushed is acknowledged by the log. Raises TimedOutError.
@@ -352,37 +297,4 @@ class AsyncClient:
 
     async def wait_for_op(self, shards: Mapping[str, int], asked: Requested, timeout: float) -> None:
         """Return once every shard has passed an op. Raises TimedOutError, and why it was refused."""
-        if not shards:  # nobody will pass it
-            return
-        try:
-            await self.operations.wait(asked, self._passed(shards, asked.number), timeout)
-        except TimeoutError:
-            behind = await self._behind(shards, asked.number)
-            if not behind:
-                return
-            raise TimedOutError(
-                f"op {asked.number}: {len(behind)} of {sum(shards.values())} shards did not pass it within "
-                f"{timeout} s, the first is {behind[0][0]}:{behind[0][1]}; does an aggregator run for "
-                f"{self._options.group!r}?"
-            ) from None
-
-    async def _passed(self, shards: Mapping[str, int], number: int) -> None:
-        while True:
-            if not await self._behind(shards, number):
-                return
-            await asyncio.sleep(_POLL)
-
-    async def _behind(self, shards: Mapping[str, int], number: int) -> list[tuple[str, int]]:
-        """Return the shards that have not passed an op; one that does not answer has not."""
-        behind: list[tuple[str, int]] = []
-        for name, n in shards.items():
-            asked = [Request.of(name, shard, (b"op",)) for shard in range(n)]
-            try:
-                replies = await self.asker.ask(name, asked)
-            except StoreUnavailableError:
-                replies = [None] * n
-            for shard, reply in enumerate(replies):
-                op = reply[0] if isinstance(reply, list) else None
-                if not isinstance(op, bytes) or int(op) < number:
-                    behind.append((name, shard))
-        return behind
+        await wait_for_op(self, shards, asked, timeout)

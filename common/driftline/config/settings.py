@@ -6,65 +6,35 @@ a value, never shows a secret or the password in a URL.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from driftline import topics
-from driftline.errors import ConfigError
-from driftline.frames.headers import Keyring
-from driftline.log.address import parse_address
-from driftline.log.limits import check_name
-from driftline.rows.address import parse as parse_redis
+from driftline.config.values import (
+    Bytes,
+    Gates,
+    GroupName,
+    HomePath,
+    InstanceName,
+    Keys,
+    LogLevel,
+    LogUrl,
+    Port,
+    RedisUrl,
+    Scenario,
+    Seconds,
+    StoreUrl,
+    TimeOfDay,
+)
 from driftline.rows.address import redact
 
 ENV_PREFIX = "DRIFTLINE_"
 HIDDEN = "***"
 SECRETS = frozenset({"key", "kafka_password"})
 """Settings that are never printed, and not taken as flags."""
-
-STORE_SCHEMES = ("file", "s3", "gs", "az")
-
-_UNITS = {
-    "": 1,
-    "b": 1,
-    "kb": 1000,
-    "mb": 1000**2,
-    "gb": 1000**3,
-    "kib": 1 << 10,
-    "mib": 1 << 20,
-    "gib": 1 << 30,
-}
-_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
-_SCENARIO = re.compile(r"[A-Z0-9]{1,8}")
-_GATE = re.compile(
-    r"figure:[^:\s]+:(lower|higher):\d+(\.\d+)?%?|call:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|https?://\S+"
-)
-_SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)")
-
-
-def parse_size(value: object) -> object:
-    """Return the bytes that a text such as '256MiB' stands for; anything but text is passed on.
-
-    Units: B, kB, MB, GB (powers of 1000), KiB, MiB, GiB (powers of 1024), in any case.
-    Raises ValueError for other text.
-
-    Examples
-    --------
-    >>> parse_size("256MiB"), parse_size("1 kB"), parse_size(42)
-    (268435456, 1000, 42)
-    """
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None or match[2].lower() not in _UNITS:
-        raise ValueError("expected bytes, or a number with a unit such as 512KiB, 256MiB or 2GB")
-    return int(match[1]) * _UNITS[match[2].lower()]
 
 
 def redact_url(url: str) -> str:
@@ -78,18 +48,6 @@ def redact_url(url: str) -> str:
     return redact(url)
 
 
-def _no_truth_value(value: object) -> object:
-    # pydantic takes true for 1
-    if isinstance(value, bool):
-        raise ValueError("expected a number, not true or false")
-    return value
-
-
-Bytes = Annotated[int, Field(ge=1), BeforeValidator(parse_size), BeforeValidator(_no_truth_value)]
-Port = Annotated[int, Field(ge=0, le=65535), BeforeValidator(_no_truth_value)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_no_truth_value)]
-
-
 class Settings(BaseSettings):
     """Valid settings; frozen. Made by `load_settings`; called directly, what is not given is the default."""
 
@@ -97,7 +55,7 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
-    log_url: str = Field(
+    log_url: LogUrl = Field(
         default="local://.driftline",
         description="The log: `local://DIR` (embedded, one machine) or `kafka://host:port,host:port`.",
     )
@@ -114,21 +72,21 @@ class Settings(BaseSettings):
         default=None,
         description="Password of the login. Wins over `kafka_password_file`; not taken as a flag.",
     )
-    kafka_password_file: Path | None = Field(
+    kafka_password_file: HomePath | None = Field(
         default=None, description="File that holds the password; white space around it does not count."
     )
-    kafka_ca_file: Path | None = Field(
+    kafka_ca_file: HomePath | None = Field(
         default=None,
         description="Certificates (PEM) that vouch for the brokers. Not set: those that the system trusts.",
     )
-    kafka_cert_file: Path | None = Field(
+    kafka_cert_file: HomePath | None = Field(
         default=None, description="Certificate (PEM) of this client, where brokers ask for one."
     )
-    kafka_key_file: Path | None = Field(
+    kafka_key_file: HomePath | None = Field(
         default=None,
         description="Its private key (PEM, without a password). Not set: it is in `kafka_cert_file`.",
     )
-    redis_url: str | None = Field(
+    redis_url: RedisUrl | None = Field(
         default=None,
         description="Redis that holds the rows: `redis://`, `rediss://` or `unix://`; several as "
         "`a=redis://…,b=redis://…`; a cluster as `redis+cluster://host:port,host:port`. "
@@ -138,16 +96,16 @@ class Settings(BaseSettings):
         default="equal",
         description="Server of a new table's shards, with several: in turn, or the one that stores least.",
     )
-    data_dir: Path = Field(
+    data_dir: HomePath = Field(
         default=Path(".driftline"),
         description="Directory of what this machine keeps; relative to the working directory.",
     )
-    store_url: str | None = Field(
+    store_url: StoreUrl | None = Field(
         default=None,
         description="Object store of the versions: `file:///DIR`, `s3://`, `gs://` or `az://` with a path; "
         "each group has a folder below it. Not set: `data_dir`/versions.",
     )
-    version_cache_dir: Path | None = Field(
+    version_cache_dir: HomePath | None = Field(
         default=None,
         description="Directory for objects of versions fetched from elsewhere. "
         "Not set: `data_dir`/version-cache.",
@@ -173,15 +131,15 @@ class Settings(BaseSettings):
         description="A version once so much has changed since the last one. Not set: none by amount.",
         json_schema_extra={"unit": "bytes"},
     )
-    version_daily_at: str | None = Field(
+    version_daily_at: TimeOfDay | None = Field(
         default="00:00",
         description="A version each day at this time (UTC), if rows have changed; `off`: none.",
     )
-    version_scenario: str = Field(
+    version_scenario: Scenario = Field(
         default="R",
         description="Scenario of the first version, where its barrier names none: 1 to 8 capitals or digits.",
     )
-    version_gates: str = Field(
+    version_gates: Gates = Field(
         default="",
         description="What judges a version before it is stored, separated by white space: "
         "`figure:NAME:lower|higher:TOLERANCE[%]`, `call:module.function`, `http://…` or `https://…`.",
@@ -215,20 +173,20 @@ class Settings(BaseSettings):
     versioner_http_port: Port = Field(
         default=8322, description="Port on which the versioner answers /metrics, /livez and /readyz; 0: off."
     )
-    group: str = Field(
+    group: GroupName = Field(
         default="default", description="The tables that version together; names the ops topic."
     )
-    key: SecretStr | None = Field(
+    key: Keys | None = Field(
         default=None,
         description="Signing keys of the deployment, hex, separated by commas: the current one, "
         "then retired ones. Wins over `key_file`; not taken as a flag.",
     )
-    key_file: Path | None = Field(
+    key_file: HomePath | None = Field(
         default=None,
         description="File with the same content as `key`. Not set: `data_dir`/key, "
         "made on first use with a `local://` log.",
     )
-    instance_id: str | None = Field(
+    instance_id: InstanceName | None = Field(
         default=None,
         description="Name of this worker that outlives restarts (static membership). "
         "Not set: a fresh member.",
@@ -272,9 +230,7 @@ class Settings(BaseSettings):
         min_length=1,
     )
     http_port: Port = Field(default=8321, description="Port of the same; 0 turns it off.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe message a service logs."
-    )
+    log_level: LogLevel = Field(default="info", description="Least severe message a service logs.")
     session_timeout_s: Seconds = Field(
         default=10.0,
         description="A worker that is silent for so long loses its shards to the others (Kafka).",
@@ -292,111 +248,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take values from the caller only: `load_settings` knows the other sources and their order."""
         return (init_settings,)
-
-    @field_validator(
-        "data_dir",
-        "version_cache_dir",
-        "key_file",
-        "kafka_password_file",
-        "kafka_ca_file",
-        "kafka_cert_file",
-        "kafka_key_file",
-    )
-    @classmethod
-    def _expand_home(cls, value: Path | None) -> Path | None:
-        # as log_url does; no shell expands what stands in a file
-        return None if value is None else value.expanduser()
-
-    @field_validator("log_url")
-    @classmethod
-    def _check_log_url(cls, value: str) -> str:
-        if "@" in value:
-            raise ValueError(
-                "a log URL takes no user name or password: use kafka_username and kafka_password"
-            )
-        try:
-            parse_address(value)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    @field_validator("redis_url")
-    @classmethod
-    def _check_redis_url(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                parse_redis(value)
-            except ConfigError as error:  # does not repeat passwords
-                raise ValueError(str(error)) from None
-        return value
-
-    @field_validator("store_url")
-    @classmethod
-    def _check_store_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if "@" in value:
-            raise ValueError("a store URL takes no user name or password: the store's own variables do")
-        if parts.scheme not in STORE_SCHEMES or (parts.scheme == "file") == bool(parts.netloc):
-            raise ValueError("expected file:///DIR, s3://BUCKET/…, gs://BUCKET/… or az://CONTAINER/…")
-        return value
-
-    @field_validator("version_daily_at")
-    @classmethod
-    def _check_daily(cls, value: str | None) -> str | None:
-        if value is None or value == "off":
-            return None
-        if not _TIME_OF_DAY.fullmatch(value):
-            raise ValueError("expected a time of day such as 03:30, or off")
-        return value
-
-    @field_validator("version_scenario")
-    @classmethod
-    def _check_scenario(cls, value: str) -> str:
-        if not _SCENARIO.fullmatch(value):
-            raise ValueError("expected 1 to 8 capitals or digits")
-        return value
-
-    @field_validator("version_gates")
-    @classmethod
-    def _check_gates(cls, value: str) -> str:
-        wrong = [each for each in value.split() if not _GATE.fullmatch(each)]
-        if wrong:
-            raise ValueError(
-                f"{wrong[0]!r}: expected figure:NAME:lower:TOLERANCE, figure:NAME:higher:TOLERANCE "
-                "(or TOLERANCE%), call:module.function, http://… or https://…"
-            )
-        return value
-
-    @field_validator("group")
-    @classmethod
-    def _check_group(cls, value: str) -> str:
-        check_name("group", value)
-        check_name("topic", topics.refused_ingest(value))
-        if value == topics.DEFAULT_INGEST:
-            raise ValueError(f"{topics.ingest(value)} is the ingest topic of the group 'default'")
-        return value
-
-    @field_validator("instance_id")
-    @classmethod
-    def _check_instance_id(cls, value: str | None) -> str | None:
-        return None if value is None else check_name("instance", value)
-
-    @field_validator("key")
-    @classmethod
-    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            try:
-                Keyring.parse(value.get_secret_value())
-            except ConfigError as error:  # does not repeat the secret
-                raise ValueError(str(error)) from None
-        return value
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _lower_log_level(cls, value: object) -> object:
-        return value.lower() if isinstance(value, str) else value
 
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
         """Keep passwords out of logs and tracebacks that print the settings."""

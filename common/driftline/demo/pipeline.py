@@ -25,6 +25,7 @@ import driftline
 from driftline.audit import audit_table
 from driftline.config import Settings as Deployment
 from driftline.config import load_settings, new_key
+from driftline.connecting import versions_of
 from driftline.demo import sources
 from driftline.demo.cutting import Cutter, log_of
 from driftline.demo.events import Events
@@ -36,6 +37,7 @@ from driftline.errors import DriftlineError
 from driftline.frames.headers import Keyring
 from driftline.log import open_log
 from driftline.rows.servers import Servers
+from driftline.shard.restore import LoadVersion
 from driftline.stack.local import Endpoints, LocalStack
 from driftline.versions import find_group
 
@@ -100,8 +102,12 @@ def run_demo(demo: Demo) -> int:
         _stack(demo, console) as (deployment, endpoints, log_file),
         _client(endpoints) as client,
     ):
-        users = PipelineTable(client.create_table(_spec("users", settings.users(), endpoints, demo.shards)))
-        items = PipelineTable(client.create_table(_spec("items", settings.items(), endpoints, demo.shards)))
+        users = PipelineTable(
+            client.create_table(demo_spec("users", settings.users(), endpoints, demo.shards))
+        )
+        items = PipelineTable(
+            client.create_table(demo_spec("items", settings.items(), endpoints, demo.shards))
+        )
 
         def settle() -> None:
             users.settle()
@@ -118,7 +124,7 @@ def run_demo(demo: Demo) -> int:
             end = run(events, users, items, settings, on_progress, hooks=hooks)
         cutter.cut_version()
         console.print(f"barrier {cutter.versions[-1].op} passed by every shard; auditing …", highlight=False)
-        audit = asyncio.run(_audit(endpoints, demo.shards))
+        audit = asyncio.run(audit_demo(endpoints, demo.shards, versions_of(deployment)))
         repository = find_group(None, deployment.group, deployment.data_dir)
         summary = summarise(
             end,
@@ -190,7 +196,8 @@ def _client(endpoints: Endpoints) -> driftline.Client:
     )
 
 
-def _spec(name: str, table: TableSettings, endpoints: Endpoints, shards: int) -> driftline.TableSpec:
+def demo_spec(name: str, table: TableSettings, endpoints: Endpoints, shards: int) -> driftline.TableSpec:
+    """Return the spec of one of the demo's tables."""
     full = name if endpoints.group == "demo" else f"{endpoints.group}-{name}"
     return driftline.TableSpec(
         full,
@@ -210,12 +217,13 @@ def _health(*tables: PipelineTable) -> Health:
     return Health(p50, p99, None)
 
 
-async def _audit(endpoints: Endpoints, shards: int) -> Audit:
+async def audit_demo(endpoints: Endpoints, shards: int, versions: LoadVersion) -> Audit:
+    """Return the audit of both tables; `versions` loads what somebody restored meanwhile."""
     keyring = Keyring.parse(endpoints.key)
     servers = Servers.at(endpoints.redis_url)
-    names = [_spec(name, table, endpoints, shards).name for name, table in _tables()]
+    names = [demo_spec(name, table, endpoints, shards).name for name, table in _tables()]
     async with open_log(endpoints.log_url, endpoints.security) as log:
-        audits = [await audit_table(log, servers, keyring, name, shards) for name in names]
+        audits = [await audit_table(log, servers, keyring, name, shards, versions=versions) for name in names]
     rows, records = sum(each.rows for each in audits), sum(each.records for each in audits)
     if all(each.ok for each in audits):
         return Audit(True, f"ok: {rows:,} rows equal a replay of {records:,} records, bit for bit")

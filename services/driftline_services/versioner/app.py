@@ -112,7 +112,11 @@ async def versioner_app(
         )
         signer = Signer(settings.group, producer_id(f"versioner {settings.group}"), keyring)
         requester = Requester(
-            log, signer, rules_of(settings), _standing(versioner, clock.system()), lambda: versioner.last_op
+            log,
+            signer,
+            rules_of(settings),
+            _standing(versioner, clock.system()),
+            lambda: versioner.following.last_op,
         )
         rollbacks = NodeRollbacks(versioner, control, log, signer)
         status = Status(versioner, requester, rollbacks, log)
@@ -152,7 +156,16 @@ def rules_of(settings: Settings) -> Rules:
 
 def _standing(versioner: Versioner, started: float) -> Callable[[], Stand | None]:
     def stand() -> Stand | None:
-        return versioner.stand(started) if versioner.leads else None
+        if not versioner.following.leads:
+            return None
+        newest = versioner.newest.created if versioner.newest is not None else started
+        backups = [backup.time / 1e3 for backup in versioner.backups]
+        return Stand(
+            newest,
+            max([started, newest, *backups]),
+            versioner.following.changed_bytes,
+            any(state.changed_since_backup for state in versioner.states.values()),
+        )
 
     return stand
 

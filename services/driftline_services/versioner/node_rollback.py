@@ -103,20 +103,20 @@ class NodeRollbacks:
     def _share(self, request: RollbackRequested) -> Share | None:
         """Return what of a request is ours and not answered; forget it once all of it is answered."""
         versioner = self._versioner
-        count = versioner.shards_of_table(request.table)
+        count = versioner.following.shards_of_table(request.table)
         ids = np.unique(np.array(request.ids, np.uint64))
         answered = self._answered.get(request.request, set())
         if count is None:
-            if not versioner.leads or 0 in answered:
+            if not versioner.following.leads or 0 in answered:
                 return None
             return Share(request, (0,), ids)  # refused by whoever leads: nobody follows that table
         shards = shard_of(ids, count)
         if set(np.unique(shards).tolist()) <= answered:
             del self._open[request.request], self._since[request.request]
             return None
-        mine = versioner.followed(request.table) - answered
+        mine = versioner.following.followed(request.table) - answered
         if self._now() - self._since[request.request] < PATIENCE:  # the backup may just be being taken
-            mine &= versioner.reached(request.table, request.backup)
+            mine &= versioner.following.reached(request.table, request.backup)
         here = np.isin(shards, sorted(mine))
         if not here.any():
             return None
@@ -145,7 +145,7 @@ class NodeRollbacks:
         """Return the rows at the backup, and the ids that had none. Raises InputError."""
         versioner, request = self._versioner, share.request
         backup = versioner.backups.find(request.backup)
-        count = versioner.shards_of_table(request.table)
+        count = versioner.following.shards_of_table(request.table)
         if count is None:
             raise InputError(f"there is no table {request.table!r} in this group")
         wanted: list[Shard] = [(request.table, shard) for shard in share.shards]
@@ -158,7 +158,9 @@ class NodeRollbacks:
             )
         cache = versioner.works.repository.cache
         parts = {shard[1]: backup.parts[shard] for shard in wanted}
-        work = functools.partial(read_rows, cache, parts, versioner.shape_of(request.table), share.ids, count)
+        work = functools.partial(
+            read_rows, cache, parts, versioner.following.shape_of(request.table), share.ids, count
+        )
         async with versioner.backing_up:  # nothing is dropped or merged meanwhile
             return await versioner.offload.run(work)
 

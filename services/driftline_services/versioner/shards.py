@@ -13,10 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from driftline.errors import FrameError
 from driftline.frames.events import BARRIER, RESTORE
 from driftline.frames.markers import Markers
-from driftline.frames.states import Marker, States
+from driftline.frames.reasons import Reason
+from driftline.frames.states import Marker, States, read_update
 from driftline.ids import lsn
+from driftline.log import Record
+from driftline.shard.screen import MAX_FRAME
 from driftline.versions import DeltaBuffer, PartManifest, Place
 from driftline.versions.manifest import MAIN
 
@@ -80,8 +84,15 @@ class ShardState:
         last = base.place.number("op") if base is not None else 0
         delta = DeltaBuffer(*shape, memory=memory, directory=directory)
         if base is not None:
-            delta.clear(base.place.number("floor"))
+            delta.clear(_behind(base.place))
         return cls(table, shard, *shape, position, base, line, last, delta)
+
+    def read(self, record: Record) -> States | Marker:
+        """Return the update in a record. Raises FrameError for one of another shard, too."""
+        update = read_update(record.value, limit=MAX_FRAME)
+        if (update.table, update.shard) != (self.table, self.shard):
+            raise FrameError(Reason.WRONG_SHARD, f"it is of {update.table}:{update.shard}")
+        return update
 
     def take(self, update: States | Marker, offset: int) -> Cut | None:
         """Take in the update at `offset`; return the cut to be settled before the next one, if it is one."""
@@ -106,7 +117,7 @@ class ShardState:
     def committed(self, op: int, part: PartManifest, line: Line) -> None:
         """The cut became a version, with this part."""
         self.last_op, self.base, self.line, self.open = op, part, line, 0
-        self._stand_anew(part.place.number("floor"))
+        self._stand_anew(_behind(part.place))
 
     def passed(self, op: int) -> None:
         """The cut became no version, or was a backup: the delta goes on."""
@@ -157,6 +168,15 @@ def kind_of(marker: Marker) -> str | None:
     if marker.kind != RESTORE or not isinstance(marker.body.get("version"), str):
         return None
     return CHECKOUT if marker.body.get("mode") == CHECKOUT else ROLLBACK
+
+
+def _behind(place: Place) -> int:
+    """Return the least LSN of a state that rows at `place` do not hold yet.
+
+    What was published before the barrier may come once more behind it, from an append whose owner
+    has given up on it: taken in, it would put older rows over those of the version.
+    """
+    return max(place.number("floor"), lsn(place.number("gen"), place.number("next")))
 
 
 def took_effect(cut: Cut) -> bool:
