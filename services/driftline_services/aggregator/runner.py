@@ -39,7 +39,7 @@ from driftline_services.aggregator.pace import Pace
 from driftline_services.aggregator.republishing import named_rows, states_again
 from driftline_services.aggregator.restoring import Restoring
 from driftline_services.aggregator.stats import Progress
-from driftline_services.aggregator.takeover import check_log
+from driftline_services.aggregator.takeover import check_log, tell_relogged
 from driftline_services.aggregator.updates import Updates, marker_of
 
 
@@ -102,13 +102,14 @@ class ShardRunner(Guarded):
         """
         stored = await self._store.take()
         self._shard = Shard(self._table, self._index, self._keyring, stored.position)
-        await check_log(self._log, self._table, self._index, self._shard.position)
-        bounds = await self._log.bounds(topics.gradients(self._table), self._index)
-        start = max(min(stored.published, self._shard.position.next), bounds.begin)
+        position = self._shard.position
+        begin = await check_log(self._log, self._table, self._index, position, self._restoring.versions)
+        start = max(min(stored.published, position.next), begin)
         self._updates = Updates(self._log, self._table, self._index, start, self._limits.marker_bytes)
-        self._again = start < self._shard.position.next
+        await tell_relogged(self._updates, self._store, stored)
+        self._again = start < position.next
         self._marked = stored.published
-        self.progress.applied = self.progress.committed = self._shard.position.next
+        self.progress.applied = self.progress.committed = position.next
         self._run((self._updates.run(), self._flush_forever()))
         await self._restoring.follow(self._store, self._shard)
         return start
