@@ -56,6 +56,7 @@ def worker_settings(stand: Stand, group: str) -> Settings:
         key=KEY,  # type: ignore[arg-type]
         http_port=0,
         log_level="warning",
+        versioner=False,  # the question is about trainer, broker, Redis and aggregator
     )
 
 
