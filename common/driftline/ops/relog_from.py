@@ -199,7 +199,7 @@ async def _op_and_epoch(
     end = (await log.bounds(topics.ops(group), 0)).end
     if end < position.op:  # the ops topic was made anew too: its numbers start over
         return 0, position.epoch
-    first = await _first_op(log, table, shard, begin)
+    first = await _first_op(log, table, shard, begin, behind=position.op)
     last = end if first is None else min(first - 1, end)
     epoch = position.epoch
     reader = log.reader(
@@ -218,8 +218,8 @@ async def _op_and_epoch(
     return position.op, epoch
 
 
-async def _first_op(log: Log, table: str, shard: int, begin: int) -> int | None:
-    """Return the number of the first operation that the log holds from `begin` on."""
+async def _first_op(log: Log, table: str, shard: int, begin: int, *, behind: int) -> int | None:
+    """Return the number of the first operation behind `behind` that the log holds from `begin` on."""
     topic = topics.gradients(table)
     end = (await log.bounds(topic, shard)).end
     reader = log.reader(topic, shard, begin)
@@ -228,7 +228,7 @@ async def _first_op(log: Log, table: str, shard: int, begin: int) -> int | None:
             for record in await reader.read(wait=_WAIT):
                 with contextlib.suppress(FrameError):  # a dead letter
                     event = read_event(record.value, limit=MAX_FRAME)
-                    if isinstance(event, Op):
+                    if isinstance(event, Op) and event.origin.seq > behind:
                         return event.origin.seq
     finally:
         await reader.close()
