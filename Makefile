@@ -22,6 +22,7 @@ find_python = for python in python3.12 python3.11 python3.13 python3; do \
 	echo "no Python 3.11 to 3.13 with venv found (Debian: apt install python3 python3-venv)" >&2; exit 1
 PYTHON ?= $$($(find_python))
 SEEDS ?= 1
+JOBS ?= 2
 
 .PHONY: help demo test pytest lint format bench bench-drift bench-alarm chaos servers tools system clean
 
@@ -33,8 +34,8 @@ demo: $(VENV)/.library ## The live demo on this machine: no Docker, no Kafka (AR
 
 test: system lint pytest ## Install everything, lint, run all tests against real servers
 
-pytest: $(VENV)/.dev tools ## All tests (ARGS=... are passed on)
-	@$(BIN)/python -m pytest $(ARGS)
+pytest: $(VENV)/.dev tools ## All tests, JOBS=2 at a time (ARGS=... are passed on)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

@@ -7,7 +7,6 @@ Invariant: for each frame of gradients there is one message of values with the s
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +56,7 @@ def worker_settings(stand: Stand, group: str) -> Settings:
         key=KEY,  # type: ignore[arg-type]
         http_port=0,
         log_level="warning",
+        versioner=False,  # the question is about trainer, broker, Redis and aggregator
     )
 
 
@@ -68,7 +68,7 @@ def push(
     with LocalStack(worker_settings(stand, table)):
         asyncio.run(_create(stand, spec))
     rows = sum(len(np.unique(ids)) for ids in load.id_steps(steps))
-    asyncio.run(_push(stand, table, load, steps, merge))
+    asyncio.run(_push(_options(stand, table, merge), table, load, steps))
     return asyncio.run(_measure(stand, topics.gradients(table), rows))
 
 
@@ -77,8 +77,15 @@ def values(stand: Stand, source: Backlog, name: str, dim: int, *, join_to: int |
     return asyncio.run(_values(stand, source, name, dim, join_to))
 
 
-def _options(stand: Stand, group: str) -> Options:
-    return Options(stand.kafka.url, stand.redis.url, group=group, key=KEY, push_buffer_bytes=IN_FLIGHT)
+def _options(stand: Stand, group: str, merge: int = 1) -> Options:
+    return Options(
+        stand.kafka.url,
+        stand.redis.url,
+        group=group,
+        key=KEY,
+        push_buffer_bytes=IN_FLIGHT,
+        merge_steps=merge,
+    )
 
 
 async def _create(stand: Stand, spec: TableSpec) -> None:
@@ -86,12 +93,10 @@ async def _create(stand: Stand, spec: TableSpec) -> None:
         await client.create_table(spec)
 
 
-async def _push(stand: Stand, table: str, load: Workload, steps: int, merge: int) -> None:
-    async with AsyncClient(_options(stand, table)) as client:
+async def _push(options: Options, table: str, load: Workload, steps: int) -> None:
+    async with AsyncClient(options) as client:
         handle = await client.table(table)
-        source = load.steps(steps)
-        while chunk := list(itertools.islice(source, merge)):
-            ids, grads = (np.concatenate(each) for each in zip(*chunk, strict=True))
+        for ids, grads in load.steps(steps):
             await handle.push(ids, grads)
 
 

@@ -12,10 +12,9 @@ import functools
 import time
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
-from aiokafka import TopicPartition as KafkaPartition
 from redis.asyncio import Redis
 
+from bench.drain_consumer import assign, consumer_of, record_of
 from bench.servers import KEY
 from driftline import topics
 from driftline.config import Settings
@@ -151,14 +150,17 @@ async def _bare(broker: str, redis_url: str, table: str, ends: list[int]) -> flo
             )
             runners[shard] = ShardRunner(table, shard, store=store, log=log, keyring=KEYRING)
             await runners[shard].start()
-        consumer = await _consumer(broker)
+        consumer = await consumer_of(broker)
         begun = time.perf_counter()
-        _assign(consumer, topics.gradients(table), len(ends))
+        assign(consumer, topics.gradients(table), len(ends))
         while any(runners[shard].progress.applied < end for shard, end in enumerate(ends)):
             fetched = await consumer.getmany(timeout_ms=100)
             await asyncio.gather(
                 *(
-                    runners[tp.partition].apply([record_of(raw) for raw in raws])
+                    runners[tp.partition].apply(
+                        [record_of(raw) for raw in raws],
+                        behind=(consumer.highwater(tp) or 0) > raws[-1].offset + 1,
+                    )
                     for tp, raws in fetched.items()
                 )
             )
@@ -180,10 +182,10 @@ async def _parts(
     broker: str, redis_url: str, table: str, ends: list[int], cuts: dict[str, list[int]]
 ) -> dict[str, float]:
     settle()
-    consumer = await _consumer(broker)
+    consumer = await consumer_of(broker)
     fetched: list[tuple[int, list[Any]]] = []
     begun = time.perf_counter()
-    _assign(consumer, topics.gradients(table), len(ends))
+    assign(consumer, topics.gradients(table), len(ends))
     left = sum(ends)
     while left > 0:  # an aggregator that starts on an empty Redis appends the spec again
         for tp, raws in (await consumer.getmany(timeout_ms=100)).items():
@@ -268,34 +270,3 @@ async def _publish(updates: Updates, deltas: list[Delta]) -> None:
         if running.done():
             running.result()
     running.cancel()
-
-
-async def _consumer(broker: str) -> AIOKafkaConsumer:
-    """Return a consumer that fetches as the chassis does."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=broker,
-        group_id=None,
-        enable_auto_commit=False,
-        max_partition_fetch_bytes=2 << 20,
-        fetch_max_wait_ms=250,
-    )
-    await consumer.start()
-    return consumer
-
-
-def _assign(consumer: AIOKafkaConsumer, topic: str, partitions: int) -> None:
-    assigned = [KafkaPartition(topic, partition) for partition in range(partitions)]
-    consumer.assign(assigned)
-    for partition in assigned:
-        consumer.seek(partition, 0)
-
-
-def record_of(raw: Any) -> Record:
-    """Return aiokafka's record as driftline's."""
-    return Record(
-        raw.offset,
-        raw.timestamp,
-        raw.key,
-        raw.value or b"",
-        tuple((name, held or b"") for name, held in raw.headers),
-    )

@@ -321,7 +321,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
     ),
     Guarantee(
         "retention overtakes a shard",
-        "The shard stops and says how many records are gone.",
+        "The shard stops and says which records are gone, and which start loses least: its rows as stored, or the newest version. `relog --from` begins there; where the log holds everything behind the version, nothing is lost.",
         (
             Shown(
                 "tests/unit/test_runner.py::test_a_log_that_does_not_continue_the_position_stops_the_shard",
@@ -336,6 +336,30 @@ GUARANTEES: tuple[Guarantee, ...] = (
             ),
             Shown(
                 "tests/conformance/test_consumer_losses.py::test_a_log_cut_off_under_a_running_worker_costs_it_that_partition_only"
+            ),
+            Shown(
+                "tests/unit/test_starting.py::test_the_start_that_loses_least_is_named", "the verdict, unit"
+            ),
+        ),
+    ),
+    Guarantee(
+        "Redis comes back empty and the log no longer begins at offset 0",
+        "The shards stop and name the newest version. Begun from it, they are the same to the bit if the log holds everything behind it; else what is lost is said and asked, and the next version is of what is live.",
+        (
+            Shown(
+                "tests/integration/test_relog_from.py::test_a_version_and_the_log_behind_it_give_the_run_without_loss"
+            ),
+            Shown(
+                "tests/integration/test_relog_from.py::test_records_that_are_lost_are_named_asked_for_and_given_up",
+                "records lost",
+            ),
+            Shown(
+                "tests/integration/test_relog_from.py::test_the_next_version_holds_what_redis_holds",
+                "the next version",
+            ),
+            Shown(
+                "tests/unit/test_starting.py::test_a_generation_goes_on_only_where_it_gives_the_same_states_again",
+                "the verdict, unit",
             ),
         ),
     ),

@@ -60,7 +60,7 @@ async def test_a_log_cut_off_under_a_running_worker_costs_it_that_partition_only
     url: str, log: Log, topic: str, name: str, store: Store
 ) -> None:
     handler, tp = Losing(store), TopicPartition(topic, 0)
-    settings = replace(SETTINGS, fetch_bytes=64 << 10, lane_batches=1, stream_batches=1)
+    settings = replace(SETTINGS, fetch_bytes=64 << 10, lane_batches=1, stream_fetches=1)
     await send(log, topic, 60, size=30_000)
     async with running(url, name, [topic], handler, settings) as app:
         for partition in range(1, PARTITIONS):

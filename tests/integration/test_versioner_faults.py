@@ -1,4 +1,4 @@
-"""A store that is full or of another release, a versioner that lost its memory: what stays, what is said."""
+"""A full store, one of another release, a versioner that lost its memory: what stays, what is said."""
 
 from __future__ import annotations
 

@@ -57,7 +57,8 @@ def frames(batches: int, *, merge_steps: int = 1) -> list[Outgoing]:
 
 
 def born() -> Outgoing:
-    op = write_event(Op(SPEC, TABLE.name, 0, Origin(OPS_PRODUCER, 0, 1), TABLE.to_json()))
+    spec = Op(SPEC, TABLE.name, 0, Origin(OPS_PRODUCER, 0, 1), TABLE.to_json())
+    op = write_event(spec, more={"group": TABLE.group})
     return Outgoing(op, None, KEYRING.sign(op))
 
 

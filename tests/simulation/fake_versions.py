@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from driftline.errors import ObjectMissingError, ObjectStoreUnavailableError
-from driftline.rows.source import VersionPart
+from driftline.rows.source import VersionPart, VersionPlace
 from driftline.shard.cache import RowBlock
 from driftline.shard.spec import TableSpec
 from tests.oracle import Expected
@@ -41,6 +41,9 @@ class FakeVersions:
         ordinals = int(cut.fields[b"ord"])
         blocks = partial(self._blocks, rows)
         return VersionPart(len(rows), ordinals, self._spec.dim, self._spec.state_size, blocks)
+
+    async def newest(self, table: str, shard: int) -> VersionPlace | None:
+        return None
 
     async def deployed(self) -> frozenset[str]:
         return frozenset()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.client.reading import PositionQuery, Query, Reading, Rows, check_on_missing
+from driftline.client.asking import Answer
+from driftline.client.landing import Landing
+from driftline.client.reading import PositionQuery, Query, Rows, check_on_missing
 from driftline.errors import InputError, StoreUnavailableError
 from driftline.ids import lsn, shard_of
 from driftline.rows.connection import Reply
@@ -110,14 +112,35 @@ def test_shards_have_come_as_far_when_every_next_has() -> None:
     assert not query.settled([ValueError("LOADING"), [b"7", None]])
 
 
-def test_an_answer_taken_again_replaces_the_first_one_whole() -> None:
-    query = Query.of(u64([1, 2, 3]), 1)
-    spec = replace(TABLE, shards=1)
-    reading = Reading(query, spec)
-    value = bytes(RowLayout.of(spec).value_bytes)
-    position: Reply = [b"7", b"1", b"0", None]
-    reading.take(0, [position, [None, value, None]])
-    reading.take(0, [[b"9", b"1", b"0", None], [value, value, value]])
-    rows = reading.rows("raise")
-    assert rows.found.all()
-    assert rows.read == {0: lsn(1, 9)}
+def test_an_id_given_several_times_is_asked_for_once() -> None:
+    query = Query.of(u64([A, B, A, A, B, FOREIGN, A]), 2)
+    assert sorted(query.ids[query.order].tolist()) == sorted([A, B, FOREIGN])
+    assert query.ids[query.order][query.spread].tolist() == query.ids.tolist()
+    assert sum(request.rows for request in query.requests("items")) == 3
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 20), max_size=300), st.integers(1, 9))
+def test_ids_are_asked_for_by_shard_and_given_back_in_order(ids: list[int], shards: int) -> None:
+    query = Query.of(u64(ids), shards)
+    asked = query.ids[query.order]
+    assert asked[query.spread].tolist() == ids
+    assert shard_of(asked, shards).tolist() == [
+        shard for shard, count in query.counts.items() for _ in range(count)
+    ]
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=20), st.sets(st.integers(0, 30)))
+def test_rows_are_the_same_whether_replies_were_parsed_or_lie_where_they_landed(
+    ids: list[int], stored: set[int]
+) -> None:
+    query = Query.of(u64(ids), TABLE.shards)
+    replies = answer(query, {row: float(row) for row in stored})
+    landing = Landing(LAYOUT.value_bytes)
+    landed: list[Answer] = [
+        landing.put(cast("list[bytes | None]", reply)) if at % 2 else reply
+        for at, reply in enumerate(replies)
+    ]
+    one, other = query.decode(replies, TABLE, "init"), query.decode(landed, TABLE, "init", landing.data)
+    assert one.vectors.tobytes() == other.vectors.tobytes()
+    assert one.found.tolist() == other.found.tolist()
+    assert one.lsn.tolist() == other.lsn.tolist()

@@ -22,7 +22,7 @@ from driftline.rows.fields import read_fields
 from driftline.rows.layout import ShardKeys
 from driftline.rows.resp import Bytes
 from driftline.rows.shard_store import ShardStore
-from driftline.rows.source import VersionPart
+from driftline.rows.source import VersionPart, VersionPlace
 from driftline.servers import RedisServer
 from driftline.shard.cache import RowBlock
 from driftline.shard.machine import Shard
@@ -68,6 +68,9 @@ class Versions:
         assert version == VERSION
         spec = self.spec
         return VersionPart(len(self.block.ids), len(self.block.ids), spec.dim, spec.state_size, self._blocks)
+
+    async def newest(self, table: str, shard: int) -> VersionPlace | None:
+        return None
 
     async def deployed(self) -> frozenset[str]:
         return frozenset()

@@ -16,12 +16,12 @@ from driftline.errors import PositionError, StoreUnavailableError
 from driftline.rows import resp
 from driftline.rows.connection import Connection, Reply
 from driftline.rows.layout import RowLayout, ShardKeys
-from driftline.rows.staging import BESIDE, VERSION
+from driftline.rows.staging import BESIDE, RELOGGED, VERSION
 from driftline.shard.cache import RowBlock
 from driftline.shard.position import Position
 
 _PAGE = b"2000"
-_NOT_FROM_LOG = frozenset({b"owner", b"published", b"place", b"moved_to", *BESIDE, VERSION})
+_NOT_FROM_LOG = frozenset({b"owner", b"published", b"place", b"moved_to", *BESIDE, RELOGGED, VERSION})
 
 Fields = dict[bytes, bytes]
 

@@ -8,7 +8,8 @@ from driftline.client.notices import RolledBack
 from driftline.client.options import Options, Snapshot
 from driftline.client.reading import Rows
 from driftline.client.restoring import Restored, RestoredRows
-from driftline.client.sync import Client, Table
+from driftline.client.sync import Client
+from driftline.client.sync_table import Table
 
 __all__ = [
     "AsyncClient",

@@ -7,17 +7,18 @@ said by the position that came with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
 from driftline import topics
 from driftline.client.asking import Request
+from driftline.client.consistent import ConsistentQuery, check_reading, mixed_for
 from driftline.client.outbox import Outbox
 from driftline.client.pending import Pending
-from driftline.client.pinned import PinnedReading
-from driftline.client.reading import INIT, PositionQuery, Query, Reading, Rows, check_reading, mixed_for
+from driftline.client.pinned import PinnedQuery
+from driftline.client.reading import INIT, PositionQuery, Query, Rows
 from driftline.client.splitting import as_ids
 from driftline.errors import StoreUnavailableError, TimedOutError
 from driftline.rows.connection import Reply
@@ -60,42 +61,31 @@ class AsyncTable:
         if read_your_writes:
             await self.wait_readable(timeout=timeout)
         if version is not None:
-            pinned = PinnedReading(query, self.spec, version)
-            await self._deliver(pinned.requests(), pinned.take)
-            return pinned.rows(on_missing)
+            pinned = PinnedQuery(query, self.spec, version)
+            return pinned.decode(await self._ask(pinned.requests()), on_missing)
         if consistent is None:
-            reading = await self._read(query, query.requests(self.spec.name))
+            replies = await self._ask(query.requests(self.spec.name))
+            rows = query.decode(replies, self.spec, on_missing)
         else:
-            reading = await self._read_consistently(query, timeout)
-        rows = reading.rows(on_missing)
+            rows = await self._read_consistently(ConsistentQuery(query, self.spec), on_missing, timeout)
         self.pending.note_read(rows)
         self.note_epochs(rows)
         return rows
 
-    async def _read(self, query: Query, requests: Sequence[Request]) -> Reading:
-        reading = Reading(query, self.spec)
-        await self._deliver(requests, reading.take)
-        return reading
+    async def _ask(self, requests: Sequence[Request]) -> list[Reply]:
+        return await self._client.asker.ask(self.spec.name, requests)
 
-    async def _read_consistently(self, query: Query, timeout: float) -> Reading:
-        requests = query.requests_twice(self.spec.name)
+    async def _read_consistently(self, query: ConsistentQuery, on_missing: str, timeout: float) -> Rows:
+        requests = query.requests()
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    reading = await self._read(query, requests)
-                    if not reading.mixed:
-                        return reading
+                    rows = query.decode(await self._ask(requests), on_missing)
+                    if rows is not None:
+                        return rows
                     await asyncio.sleep(READ_POLL)
         except TimeoutError:
             raise TimedOutError(mixed_for(self.spec.name, timeout)) from None
-
-    async def _deliver(
-        self, requests: Sequence[Request], take: Callable[[int, Sequence[Reply]], None]
-    ) -> None:
-        answers, at = await self._client.asker.ask(self.spec.name, requests), 0
-        for request in requests:
-            take(request.shard, answers[at : at + request.replies])
-            at += request.replies
 
     def note_epochs(self, rows: Rows) -> None:
         """Tell whoever wants to know if the epochs of these rows show a restore. In the client's loop."""
@@ -122,7 +112,7 @@ class AsyncTable:
 
     async def _settled(self, query: PositionQuery) -> bool:
         try:
-            return query.settled(await self._client.asker.ask(self.spec.name, query.requests))
+            return query.settled(await self._ask(query.requests))
         except StoreUnavailableError:  # a failover, a restart: waited out until the time-out
             return False
 

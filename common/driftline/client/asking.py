@@ -10,14 +10,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, TryAgainError
 
+from driftline.client.landing import Values
 from driftline.rows import resp
 from driftline.rows.connection import Reply
 from driftline.rows.layout import ShardKeys
 from driftline.rows.resp import Bytes
 
+Answer = Reply | Values
+"""A reply, or where in a buffer its values lie."""
+
+_Answer = TypeVar("_Answer", Reply, Answer)
 _ELSEWHERE = (MovedError, AskError, ClusterDownError, TryAgainError, ReadOnlyError)
 
 
@@ -34,11 +40,25 @@ class Request:
     shard: int
     packed: tuple[Bytes, ...]
     replies: int
+    rows: int = 0  # values in the reply that they come in
+    ahead: int = 1  # replies before that one
 
     @classmethod
-    def of(cls, table: str, shard: int, fields: Sequence[bytes], *more: Bytes, replies: int = 1) -> Request:
-        """Ask for `fields` of the position, then what `more` holds; `replies` in all."""
-        return cls(shard, (position_command(table, shard, tuple(fields)), *more), replies)
+    def of(
+        cls,
+        table: str,
+        shard: int,
+        fields: Sequence[bytes],
+        *more: Bytes,
+        replies: int = 1,
+        rows: int = 0,
+        ahead: int = 1,
+    ) -> Request:
+        """Ask for `fields` of the position, then what `more` holds.
+
+        `replies` in all; `ahead` of them come before the one with the values of `rows` rows.
+        """
+        return cls(shard, (position_command(table, shard, tuple(fields)), *more), replies, rows, ahead)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +95,7 @@ def pipelines(requests: Sequence[Request], homes: Mapping[int, str]) -> dict[str
     return {endpoint: Pipeline(tuple(part)) for endpoint, part in grouped.items()}
 
 
-def is_elsewhere(replies: Sequence[Reply]) -> bool:
+def is_elsewhere(replies: Sequence[Answer]) -> bool:
     """Tell whether an answer says that its shard is not where it was asked for."""
     head = replies[0]
     if isinstance(head, list):
@@ -83,11 +103,11 @@ def is_elsewhere(replies: Sequence[Reply]) -> bool:
     return isinstance(head, _ELSEWHERE)
 
 
-def elsewhere(answers: Mapping[int, Sequence[Reply]]) -> list[int]:
+def elsewhere(answers: Mapping[int, Sequence[Answer]]) -> list[int]:
     """Return the shards whose answers say that they are not where they were asked for."""
     return [shard for shard, replies in answers.items() if is_elsewhere(replies)]
 
 
-def in_order(requests: Sequence[Request], answers: Mapping[int, Sequence[Reply]]) -> list[Reply]:
+def in_order(requests: Sequence[Request], answers: Mapping[int, Sequence[_Answer]]) -> list[_Answer]:
     """Return all replies in the order of the requests."""
     return [reply for request in requests for reply in answers[request.shard]]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -18,19 +17,17 @@ from typing import Any, Self, TypeVar
 from numpy.typing import ArrayLike
 
 from driftline.client.aio import AsyncClient
-from driftline.client.aio_table import READ_POLL, AsyncTable
 from driftline.client.asking import Request
 from driftline.client.notices import OnRolledBack
 from driftline.client.operations import Requested
 from driftline.client.options import Options, Snapshot
-from driftline.client.pinned import PinnedReading
-from driftline.client.reading import INIT, PositionQuery, Query, Reading, Rows, check_reading, mixed_for
+from driftline.client.reading import Rows
 from driftline.client.restoring import Restored, RestoredRows
-from driftline.client.splitting import as_ids
-from driftline.client.sync_asker import SyncAsker, Take
+from driftline.client.sync_asker import Decode, SyncAsker
+from driftline.client.sync_table import Table
 from driftline.client.versioning import BackupFact, NodeRollback
 from driftline.control import VersionCommitted
-from driftline.errors import ConfigError, StoreUnavailableError, TimedOutError
+from driftline.errors import ConfigError
 from driftline.rows.connection import Reply
 from driftline.shard.restore import ROLLBACK
 from driftline.shard.spec import TableSpec
@@ -162,9 +159,11 @@ class Client:
         """Return the replies of shards, one round trip per server: see `Asker.ask`."""
         return self._asker.ask(table, requests)
 
-    def deliver(self, table: str, requests: Sequence[Request], take: Take) -> None:
-        """Hand over the replies of shards as they arrive: see `SyncAsker.deliver`."""
-        self._asker.deliver(table, requests, take)
+    def read(
+        self, table: str, requests: Sequence[Request], value_bytes: int, decode: Decode[_Result]
+    ) -> _Result:
+        """Return what `decode` makes of the replies of shards: see `SyncAsker.read`."""
+        return self._asker.read(table, requests, value_bytes, decode)
 
     def home(self, table: str, shard: int) -> str:
         """Return the URL of the Redis process that holds a shard, with its credentials."""
@@ -216,105 +215,3 @@ class Client:
     def move_shard(self, table: str, shard: int, server: str) -> Requested:
         """Ask for a shard to be moved to another Redis server: see `AsyncClient.move_shard`."""
         return self.run(self._client.move_shard(table, shard, server))
-
-
-class Table:
-    """A table as one producer sees it."""
-
-    def __init__(self, client: Client, table: AsyncTable) -> None:
-        self._client, self._table = client, table
-
-    @property
-    def spec(self) -> TableSpec:
-        """The table's spec when the handle was made."""
-        return self._table.spec
-
-    def get(
-        self,
-        ids: ArrayLike,
-        *,
-        on_missing: str = INIT,
-        read_your_writes: bool = False,
-        version: str | None = None,
-        consistent: str | None = None,
-        timeout: float = 30.0,
-    ) -> Rows:
-        """Return the rows of `ids`, in their order; one round trip: see `AsyncTable.get`."""
-        check_reading(on_missing, consistent, version)
-        query = Query.of(as_ids(ids), self.spec.shards)
-        if read_your_writes:
-            self.wait_readable(timeout=timeout)
-        if version is not None:
-            pinned = PinnedReading(query, self.spec, version)
-            self._client.deliver(self.spec.name, pinned.requests(), pinned.take)
-            return pinned.rows(on_missing)
-        if consistent is None:
-            reading = Reading(query, self.spec)
-            self._client.deliver(self.spec.name, query.requests(self.spec.name), reading.take)
-        else:
-            reading = self._read_consistently(query, timeout)
-        rows = reading.rows(on_missing)
-        self._table.pending.note_read(rows)
-        self._client.note_epochs(self.spec, rows)
-        return rows
-
-    def _read_consistently(self, query: Query, timeout: float) -> Reading:
-        deadline, requests = time.monotonic() + timeout, query.requests_twice(self.spec.name)
-        while True:
-            reading = Reading(query, self.spec)
-            self._client.deliver(self.spec.name, requests, reading.take)
-            if not reading.mixed:
-                return reading
-            if time.monotonic() > deadline:
-                raise TimedOutError(mixed_for(self.spec.name, timeout))
-            time.sleep(READ_POLL)
-
-    def wait_readable(self, *, timeout: float = 30.0) -> None:
-        """Return once a read includes everything this client has pushed: see `AsyncTable.wait_readable`."""
-        deadline = time.monotonic() + timeout
-        self._client.flush(timeout=timeout)
-        while (query := self._table.unread()) is not None:
-            if self._settled(query):
-                return
-            if time.monotonic() > deadline:
-                raise TimedOutError(f"table {self.spec.name}: own pushes not readable within {timeout} s")
-            time.sleep(READ_POLL)
-
-    def _settled(self, query: PositionQuery) -> bool:
-        try:
-            return query.settled(self._client.ask(self.spec.name, query.requests))
-        except StoreUnavailableError:  # a failover, a restart: waited out until the time-out
-            return False
-
-    def push(
-        self,
-        ids: ArrayLike,
-        grads: ArrayLike,
-        *,
-        step: int | None = None,
-        read: Mapping[int, int] | None = None,
-        lr: float | None = None,
-        traceparent: str | None = None,
-    ) -> None:
-        """Queue gradients, applied exactly once: see `AsyncTable.push`."""
-        self._client.run(self._table.push(ids, grads, step=step, read=read, lr=lr, traceparent=traceparent))
-
-    def upsert(
-        self,
-        ids: ArrayLike,
-        rows: ArrayLike,
-        *,
-        state: ArrayLike | None = None,
-        step: int | None = None,
-        traceparent: str | None = None,
-    ) -> None:
-        """Queue explicit rows: see `AsyncTable.upsert`."""
-        self._client.run(self._table.upsert(ids, rows, state=state, step=step, traceparent=traceparent))
-
-    def delete(self, ids: ArrayLike, *, step: int | None = None, traceparent: str | None = None) -> None:
-        """Queue the removal of rows: see `AsyncTable.delete`."""
-        self._client.run(self._table.delete(ids, step=step, traceparent=traceparent))
-
-    def flush(self) -> None:
-        """Return when everything pushed is acknowledged by the log."""
-        self._client.flush()

@@ -20,6 +20,9 @@ from driftline.frames.reasons import Reason
 from driftline.frames.tensors import Array, Frame, decode, encode
 
 STATE = "state"
+RELOG = "relog"
+"""Kind of the marker that says: the shard was put back to version `version`, and what it published
+below LSN (`generation`, `next`) is not its past any more. No op: its number is the position's."""
 
 TOMBSTONE = np.uint8(1)  # the row was deleted at `lsn`; rows and state carry nothing
 GRADIENT_CAUSE = np.uint8(2)  # which kind of event changed the row at `lsn`
@@ -69,7 +72,7 @@ class States:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """An op that the shard has passed: `kind` as on the gradients topic, the position behind it.
+    """An op that the shard has passed: `kind` as on the gradients topic, or RELOG; the position behind it.
 
     Or part `part` of `parts` of it, see `markers`: with some of the members only.
     """
@@ -136,7 +139,7 @@ def read_update(data: bytes, *, limit: int) -> States | Marker:
         body, position = orjson.loads(meta["body"]), orjson.loads(meta["position"])
     except (KeyError, orjson.JSONDecodeError) as error:
         raise FrameError(Reason.UNDECODABLE, f"updates frame: {error!r}") from None
-    if kind not in OPS:
+    if kind not in OPS and kind != RELOG:
         raise FrameError(Reason.UNKNOWN_TYPE, f"frame type {kind!r}")
     if not isinstance(body, dict) or not isinstance(position, dict):
         raise FrameError(Reason.UNDECODABLE, "body and position must be JSON objects")

@@ -13,6 +13,7 @@ from driftline import topics
 from driftline.errors import PositionError, StateError, StoreUnavailableError
 from driftline.log import Log
 from driftline.ops.continuation import examine
+from driftline.ops.starting import holds_something
 from driftline.rows import resp
 from driftline.rows.connection import Connection
 from driftline.rows.fields import pairs
@@ -47,9 +48,9 @@ async def relog_shard(
     if not isinstance(flat, list):
         raise StoreUnavailableError(f"{name}: Redis refused a read: {flat!r}")
     fields = pairs(flat)
-    if not fields:
-        raise PositionError(f"{name}: nothing is stored, so there is nothing to go on from")
-    position = Position.from_fields(fields)
+    position = Position.from_fields(fields) if fields else Position()
+    if not holds_something(position):
+        raise PositionError(f"{name}: nothing is stored to go on from: name a version with --from")
     found = await examine(log, table, shard, position)
     if found.continuation.fits:
         return None

@@ -22,7 +22,7 @@ from driftline.rows.fence import FENCE, Fence
 from driftline.rows.fields import delays, names_and_values, pairs
 from driftline.rows.layout import RowLayout
 from driftline.rows.resp import Bytes
-from driftline.rows.staging import BESIDE, STAGED, Copy, StagedLostError, Swap
+from driftline.rows.staging import BESIDE, RELOGGED, STAGED, Copy, StagedLostError, Swap
 from driftline.rows.transaction import restoration, transaction
 from driftline.shard.cache import RowBlock
 from driftline.shard.machine import Delta
@@ -41,6 +41,7 @@ class Stored:
     published: int  # states of all records below it are acknowledged on the updates topic
     owner: bytes
     staged: bytes = b""  # copies that an earlier owner began, with spaces between their names
+    relogged: bytes = b""  # what the updates are still to be told of a relog
 
 
 class ShardStore(Fence):
@@ -243,7 +244,7 @@ class ShardStore(Fence):
             if lost is None:
                 self._fence = (fixed.get(b"next", b""), fixed.get(b"owner", b""))
                 published, staged = int(fixed.get(b"published", b"0")), fixed.get(STAGED, b"")
-                return Stored(position, published, self._fence[1], staged)
+                return Stored(position, published, self._fence[1], staged, fixed.get(RELOGGED, b""))
         raise PositionError(
             f"{lost}: Redis lost keys (evicted or deleted). Delete {keys.position.decode()}, "
             f"{keys.values.decode()} and {keys.state.decode()} to rebuild the shard from the log"

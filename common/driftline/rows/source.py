@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from driftline.shard.cache import RowBlock
+from driftline.shard.position import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,14 @@ class VersionPart:
     blocks: Callable[[], AsyncIterator[RowBlock]]  # all rows, a bounded number at a time
 
 
+@dataclass(frozen=True, slots=True)
+class VersionPlace:
+    """Where one shard stood when a version was cut."""
+
+    version: str
+    position: Position  # its fixed fields; no producers, no restored rows
+
+
 class VersionSource(Protocol):
     """Opens versions."""
 
@@ -32,6 +41,13 @@ class VersionSource(Protocol):
 
         Raises RetryError while the store does not answer; UnknownVersionError, ObjectMissingError,
         DamagedObjectError.
+        """
+        ...
+
+    async def newest(self, table: str, shard: int) -> VersionPlace | None:
+        """Return where a shard stood at the newest version; None where that has no such shard.
+
+        Raises what `part` raises.
         """
         ...
 

@@ -4,6 +4,7 @@
     dl:{T:p}:s.next.<op>.<owner>   their state, where the layout has a hash of its own
     w: staged   the names "<op>.<owner>" of what was begun    w: ready   op of the complete copy
     w: failed   why there is none                             w: version the last one swapped in
+    w: relogged a copy swapped in by a relog, of which the updates are still to be told
 
 Invariants: a copy is of one op and one owner, so no two writers meet in it. It lapses by
 itself an hour after its owner last renewed it; the next owner removes it at once, by its
@@ -28,6 +29,7 @@ from driftline.rows.resp import Bytes
 from driftline.shard.cache import RowBlock
 
 READY, STAGED, FAILED, VERSION = b"ready", b"staged", b"failed", b"version"
+RELOGGED = b"relogged"
 BESIDE = (READY, STAGED, FAILED)
 """Fields of `w` about a copy that this server holds: they do not move with the shard."""
 

@@ -127,13 +127,20 @@ class Position:
         return scalars, tensors
 
     @classmethod
+    def fixed(cls, scalars: Mapping[str, object]) -> Position:
+        """Return the position of a snapshot without its members. Raises PositionError naming what lacks."""
+        try:
+            return cls(**{name: scalars[name] for name in SCALARS})  # type: ignore[arg-type]
+        except KeyError as error:
+            raise PositionError(f"the position in a version is damaged: {error!r}") from None
+
+    @classmethod
     def from_snapshot(
         cls, scalars: Mapping[str, object], tensors: Mapping[str, NDArray[np.generic]]
     ) -> Position:
         """Return the position that `snapshot` gave. Raises PositionError naming what is damaged."""
-        t = tensors
+        t, position = tensors, cls.fixed(scalars)
         try:
-            position = cls(**{name: scalars[name] for name in SCALARS})  # type: ignore[arg-type]
             epochs, seqs, times = (t[name].astype(np.uint64) for name in ("pepoch", "pseq", "ptime"))
             position.producers = Producers(Columns(t["pname"].astype(np.uint8), epochs, seqs, times))
             shut_out = zip(map(bytes, t["qname"].astype(np.uint8)), t["qop"].tolist(), strict=True)

@@ -46,6 +46,22 @@ def read_all(repository: Repository, on_progress: OnProgress = lambda done, tota
     return in_order(found)
 
 
+def newest(repository: Repository) -> Manifest | None:
+    """Return the version that was cut last from the live tables, on whatever branch."""
+    listing, hints = repository.listing(), repository.hints()
+    deepest: dict[str, tuple[int, str]] = {}
+    unknown = []
+    for version in listing.revisions:
+        hint = hints.get(version)
+        if hint is None:
+            unknown.append(version)
+        else:
+            deepest[hint.branch] = max(deepest.get(hint.branch, (-1, "")), (hint.depth, version))
+    names = [*unknown, *(version for _, version in deepest.values())]
+    found = [repository.read_manifest(version, listing.revisions[version]) for version in names]
+    return max(found, key=lambda each: (each.op, each.created), default=None)
+
+
 def in_order(manifests: Iterable[Manifest]) -> list[Manifest]:
     """Return versions so that each comes before its parents, the newest first."""
     known = {each.version: each for each in manifests}

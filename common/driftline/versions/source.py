@@ -14,10 +14,11 @@ from functools import partial
 import numpy as np
 
 from driftline.errors import DriftlineError, InputError, UnknownTableError
-from driftline.rows.source import VersionPart
+from driftline.rows.source import VersionPart, VersionPlace
 from driftline.shard.cache import RowBlock
 from driftline.shard.position import Position
 from driftline.shard.restore import VersionRows
+from driftline.versions.history import newest
 from driftline.versions.labels import deployments
 from driftline.versions.parts import Rows
 from driftline.versions.reader import TableReader
@@ -106,6 +107,10 @@ class StoredVersions:
             raise UnknownTableError(f"version {version} has no table {table!r}")
         return found
 
+    async def newest(self, table: str, shard: int) -> VersionPlace | None:
+        """Return where a shard stood at the newest version; see `VersionSource`."""
+        return await asyncio.to_thread(self._newest, table, shard)
+
     async def deployed(self) -> frozenset[str]:
         """Return the versions that are to be readable beside the live rows."""
         return frozenset(await asyncio.to_thread(lambda: deployments(self.repository)))
@@ -116,6 +121,13 @@ class StoredVersions:
         if found is None:
             raise InputError(f"version {body['version']} has no table {table!r}, and the log restores it")
         return VersionRows(found.rows, found.ordinals, found.blocks())
+
+    def _newest(self, table: str, shard: int) -> VersionPlace | None:
+        found = newest(self.repository)
+        known = found.tables.get(table) if found is not None else None
+        if found is None or known is None or shard >= len(known.parts):
+            return None
+        return VersionPlace(found.version, Position.fixed(known.parts[shard].place.position))
 
     def _part(self, version: str, table: str, shard: int) -> StoredPart | None:
         if self._failed:

@@ -45,15 +45,20 @@ class Guarded:
         await self._lost.wait()
         raise self._loss
 
+    def _check(self) -> None:
+        """Raise what ended a background task, if one has ended."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
     async def _guard(self, work: Awaitable[_Result]) -> _Result:
         """Await `work`, or raise what ended a background task meanwhile: waiting for it would hang."""
         main: asyncio.Future[_Result] = asyncio.ensure_future(work)
         try:
             watched: set[asyncio.Future[object]] = {main, *self._tasks}  # type: ignore[arg-type]
             await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-            for task in self._tasks:
-                if task.done() and not main.done():
-                    task.result()
+            if not main.done():
+                self._check()
             return await main
         finally:
             if not main.done():

@@ -58,14 +58,14 @@ class Restoring:
 
     Parameters
     ----------
-    versions: where versions are read; None for a worker without a version store.
+    versions: where versions are read, also by its owner; None for a worker without a version store.
     fail: told what ends this owner's work: a lost fence, or a bug.
     """
 
     def __init__(
         self, table: str, shard: int, versions: VersionSource | None, fail: Callable[[BaseException], None]
     ) -> None:
-        self._table, self._index, self._versions, self._fail = table, shard, versions, fail
+        self._table, self._index, self.versions, self._fail = table, shard, versions, fail
         self._store: ShardStore | None = None
         self._task: asyncio.Task[None] | None = None
         self._done: asyncio.Future[Staged | None] | None = None
@@ -187,9 +187,9 @@ class Restoring:
     async def _attempt(
         self, store: ShardStore, layout: RowLayout, wanted: Preparation, copy: Copy
     ) -> Staged | None:
-        if self._versions is None:
+        if self.versions is None:
             raise ConfigError("this worker has no version store: give it the `store_url`")
-        part = await self._versions.part(wanted.version, self._table, self._index)
+        part = await self.versions.part(wanted.version, self._table, self._index)
         if part is None:
             return None
         check_fits(wanted.version, self._table, layout, part.dim, part.state_size)

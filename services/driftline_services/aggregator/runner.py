@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from driftline.shard.plan import PendingOp, Plan
 from driftline.shard.restore import Preparation, VersionRows
 from driftline_services.aggregator.appending import append
 from driftline_services.aggregator.dead_letters import dead_letter
+from driftline_services.aggregator.faulting import fault_in, in_parts, rows_at_once
 from driftline_services.aggregator.guarded import Guarded
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.moving import Move
@@ -38,7 +39,7 @@ from driftline_services.aggregator.pace import Pace
 from driftline_services.aggregator.republishing import named_rows, states_again
 from driftline_services.aggregator.restoring import Restoring
 from driftline_services.aggregator.stats import Progress
-from driftline_services.aggregator.takeover import check_log
+from driftline_services.aggregator.takeover import check_log, tell_relogged
 from driftline_services.aggregator.updates import Updates, marker_of
 
 
@@ -101,13 +102,14 @@ class ShardRunner(Guarded):
         """
         stored = await self._store.take()
         self._shard = Shard(self._table, self._index, self._keyring, stored.position)
-        await check_log(self._log, self._table, self._index, self._shard.position)
-        bounds = await self._log.bounds(topics.gradients(self._table), self._index)
-        start = max(min(stored.published, self._shard.position.next), bounds.begin)
+        position = self._shard.position
+        begin = await check_log(self._log, self._table, self._index, position, self._restoring.versions)
+        start = max(min(stored.published, position.next), begin)
         self._updates = Updates(self._log, self._table, self._index, start, self._limits.marker_bytes)
-        self._again = start < self._shard.position.next
+        await tell_relogged(self._updates, self._store, stored)
+        self._again = start < position.next
         self._marked = stored.published
-        self.progress.applied = self.progress.committed = self._shard.position.next
+        self.progress.applied = self.progress.committed = position.next
         self._run((self._updates.run(), self._flush_forever()))
         await self._restoring.follow(self._store, self._shard)
         return start
@@ -128,21 +130,24 @@ class ShardRunner(Guarded):
                 await self._updates.jump(expected)
                 self._pace.wake()
         while rest:
-            await self._guard(self._wait_for_room())
+            self._check()
+            if not self._has_room():
+                await self._guard(self._wait_for_room())
             async with self._changing:
                 self._torn = True
                 try:
-                    plan = self._shard.screen(rest, self._rows_at_once)
+                    plan = self._shard.screen(rest, rows_at_once(self._shard, self._limits))
                 except StateError:  # the position is untouched
                     self._torn = False
                     raise
-                await self._guard(self._apply(plan))
+                await self._apply(plan)
                 self._torn = False
                 self.progress.applied = self._shard.position.next
             rest = rest[plan.consumed :]
             self._pace.applied(behind=behind)
             if plan.op is not None:
                 await self._pass(plan.op)
+            await asyncio.sleep(0)  # commits start, and other shards have their turn
 
     async def drain(self) -> None:
         """Return once everything applied is committed and published. Raises FenceLostError."""
@@ -159,13 +164,14 @@ class ShardRunner(Guarded):
         await self._store.close()
 
     async def _apply(self, plan: Plan) -> None:
-        await self._fault_in(plan.missing)
+        if len(plan.missing):
+            await self._guard(self._fault_in(plan.missing))
         self._shard.apply(plan, None)
         self._shard.cache.trim(self._limits.cache_bytes)
         if plan.rejected:
             gen = self._shard.position.gen
             letters = [dead_letter(self._table, self._index, item, gen) for item in plan.rejected]
-            await append(self._log, topics.dead_letters(self._table), self._index, letters)
+            await self._guard(append(self._log, topics.dead_letters(self._table), self._index, letters))
         self.progress.stats.add(plan)
 
     async def _pass(self, pending: PendingOp) -> None:
@@ -215,23 +221,14 @@ class ShardRunner(Guarded):
         """
         named = named_rows(records, self._shard.spec, self._index)
         position = self._shard.position
-        for ids in self._in_parts(named.ids):
+        for ids in in_parts(named.ids, rows_at_once(self._shard, self._limits)):
             await self._fault_in(self._shard.missing(ids))
             stored = self._shard.states_of(ids)
             await self._updates.write(states_again(stored, named, lsn(position.gen, position.next - 1)))
             self._shard.cache.trim(self._limits.cache_bytes)
 
-    @property
-    def _rows_at_once(self) -> int:
-        """`flush_bytes` of rows: a delete frame of 1 MiB may name 131,072 of them, of any width."""
-        return max(1, self._limits.flush_bytes // self._shard.cache.row_bytes)
-
-    def _in_parts(self, ids: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:
-        return (ids[at : at + self._rows_at_once] for at in range(0, len(ids), self._rows_at_once))
-
     async def _fault_in(self, missing: NDArray[np.uint64]) -> None:
-        for ids in self._in_parts(missing):
-            self._shard.cache.enter(await self._store.fetch(RowLayout.of(self._shard.spec), ids))
+        await fault_in(self._store, self._shard, self._limits, missing)
 
     async def _flush_forever(self) -> None:
         while True:
@@ -296,6 +293,9 @@ class ShardRunner(Guarded):
             async with self._settled:
                 await self._settled.wait_for(lambda: self._marked >= self._updates.published)
 
+    def _has_room(self) -> bool:
+        return self._shard.cache.dirty_bytes <= self._limits.flush_bytes
+
     async def _wait_for_room(self) -> None:
         async with self._settled:
-            await self._settled.wait_for(lambda: self._shard.cache.dirty_bytes <= self._limits.flush_bytes)
+            await self._settled.wait_for(self._has_room)

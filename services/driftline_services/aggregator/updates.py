@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from driftline import topics
-from driftline.frames.events import RESTORE, Op
+from driftline.frames.events import OPS, RESTORE, Op
 from driftline.frames.headers import cloud_event
 from driftline.frames.markers import PART_BYTES, split_marker
 from driftline.frames.states import Marker, States, write_marker, write_states
@@ -76,7 +76,8 @@ class Updates:
         """Publish an op's marker, in parts where it is large, and return when all are acknowledged."""
         records = []
         for part in split_marker(marker, self._part_bytes):
-            event_id = f"op/{marker.op}/{self._shard}/{part.part}"
+            about = "op" if marker.kind in OPS else marker.kind
+            event_id = f"{about}/{marker.op}/{self._shard}/{part.part}"
             headers = cloud_event(marker.kind, f"table/{self._table}", event_id)
             records.append(Outgoing(write_marker(part), None, headers))
         await append(self._log, self._topic, self._shard, records)

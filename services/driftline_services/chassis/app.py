@@ -9,7 +9,7 @@ the lane of its partition; positions are the handler's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Sequence
 from typing import Any, cast
 
 import faust
@@ -61,7 +61,7 @@ class ChassisApp(faust.App):
         self.url = url
         self.chassis = chassis
         super().__init__(group, **options)
-        self.batches = self.channel(value_type=None, maxsize=chassis.settings.stream_batches)
+        self.batches = self.channel(value_type=None, maxsize=chassis.settings.stream_fetches)
         self.agent(self.batches, name="batches")(self._to_lanes)
         self.on_before_shutdown.connect(self._let_go, weak=False)  # weak: a bound method would be forgotten
         chassis.on_error(self._fail)
@@ -69,11 +69,11 @@ class ChassisApp(faust.App):
 
     async def _to_lanes(self, stream: Any) -> None:
         async for event in cast(AsyncIterable[EventT[Any]], stream.noack().events()):
-            fetched = cast(Delivery | Loss, event.value)
-            if isinstance(fetched, Loss):
-                self.chassis.lose(fetched)
-            else:
-                await self.chassis.deliver(fetched)
+            for each in cast(Sequence[Delivery | Loss], event.value):
+                if isinstance(each, Loss):
+                    self.chassis.lose(each)
+                else:
+                    await self.chassis.deliver(each)
 
     async def _let_go(self, *_: object, **__: object) -> None:
         await self.chassis.end()
@@ -134,7 +134,7 @@ def make_app(
         consumer_auto_offset_reset="none",  # never reset: a position outside the log is an error
         consumer_max_fetch_size=chosen.fetch_bytes,
         consumer_metadata_max_age_ms=30_000,
-        stream_buffer_maxsize=chosen.stream_batches,
+        stream_buffer_maxsize=chosen.stream_fetches,
         stream_wait_empty=False,  # nothing is acked, so nothing is ever pending; lanes end in `release`
         stream_recovery_delay=0.0,
         broker_commit_interval=chosen.commit_interval,

@@ -40,7 +40,7 @@ class NothingRead(dict[TP, int | None]):
 
 
 class BatchConsumer(Consumer):
-    """What both transports share. One message is one `Delivery`."""
+    """What both transports share. One message is all that a fetch brought: Faust takes its time for each."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ class BatchConsumer(Consumer):
     # -- records --------------------------------------------------------------
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
-        """Yield one message per delivery.
+        """Yield at most one message: what one fetch brought.
 
         Nothing fetched is filtered here, as Faust does by partition and generation:
         the lane knows by the turn what it still wants.
@@ -87,25 +87,26 @@ class BatchConsumer(Consumer):
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
         if self.should_stop or not self.flow_active:
             return
-        for fetched in await self.fetch(self.chassis.settings.poll_wait):
-            tp = TP(*(fetched.tp if isinstance(fetched, Loss) else fetched.batch.tp))
+        fetched = await self.fetch(self.chassis.settings.poll_wait)
+        if fetched:
+            first = fetched[0]
+            tp = TP(*(first.tp if isinstance(first, Loss) else first.batch.tp))
             yield tp, self._to_message(tp, fetched)
 
-    def _to_message(self, tp: TP, record: Delivery | Loss) -> ConsumerMessage:
+    def _to_message(self, tp: TP, record: Sequence[Delivery | Loss]) -> ConsumerMessage:
         # a loss goes the way of the records: it must not overtake what was fetched before
-        last = record.batch.records[-1] if isinstance(record, Delivery) else None
         return ConsumerMessage(
             tp.topic,
             tp.partition,
-            last.offset if last is not None else 0,
-            last.timestamp / 1000.0 if last is not None else 0.0,
+            0,
+            0.0,
             0,
             None,  # headers are the records'
             None,
             cast(bytes, record),
             None,
             0,
-            record.size if isinstance(record, Delivery) else 0,
+            sum(each.size for each in record if isinstance(each, Delivery)),
             tp,
             generation_id=self.app.consumer_generation_id,
         )

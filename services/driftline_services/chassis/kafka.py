@@ -104,6 +104,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         # Faust fixes 1.5 s; meanwhile a partition that is sought or re-opened waits.
         settings = cast(BatchConsumer, self.consumer).chassis.settings
         consumer._fetch_max_wait_ms = int(settings.fetch_wait * 1000)
+        consumer._fetch_max_bytes = settings.answer_bytes
         guard(consumer)
         Answers(consumer._client, settings.answer_timeout, settings.request_timeout).guard()
         return consumer
@@ -211,15 +212,37 @@ class KafkaConsumer(BatchConsumer, driver.Consumer):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._wanted = Wanted(self)
+        self._ahead: asyncio.Future[Sequence[Delivery | Loss]] | None = None
+
+    async def on_stop(self) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()
+        await super().on_stop()
 
     def _new_consumer_thread(self) -> BatchThread:
         return BatchThread(self, loop=self.loop, beacon=self.beacon)
 
     async def fetch(self, timeout: float) -> Sequence[Delivery | Loss]:
-        return cast(
-            Sequence[Delivery | Loss],
-            await self._thread.call_thread(self._thread.fetch, self._wanted, timeout),
-        )
+        """Return what the fetch under way brings, and have the next one follow it.
+
+        What aiokafka holds for 0.1 s without being asked for makes it fetch the other partitions alone;
+        until that is answered, the busy ones wait for up to `fetch_wait`. A result is never lost when
+        whoever waits here is cancelled: positions have moved over it.
+        """
+        ahead = self._ahead or self._ask(timeout)
+        self._ahead = ahead
+        try:
+            fetched = await asyncio.shield(ahead)
+        finally:
+            if ahead.done():
+                self._ahead = None
+        self._ahead = self._ask(timeout)
+        return fetched
+
+    def _ask(self, timeout: float) -> asyncio.Future[Sequence[Delivery | Loss]]:
+        asked = asyncio.ensure_future(self._thread.call_thread(self._thread.fetch, self._wanted, timeout))
+        asked.add_done_callback(lambda done: done.cancelled() or done.exception())  # read, or too late to be
+        return asked
 
     async def move(self, tp: TopicPartition, position: int, turn: int) -> None:
         await self._thread.run(self._thread.move(tp, position, turn), self._answer_timeout)

@@ -25,21 +25,23 @@ class ChassisSettings:
     exit_timeout: float = 15.0  # an orderly end that hangs is cut short after this
     commit_interval: float = 2.0  # between offset hints: they only feed lag displays
     topic_poll_interval: float = 1.0  # how often a topic that is missing is looked for
-    fetch_wait: float = 0.25  # a fetch in flight delays re-opened partitions of the same broker
+    fetch_wait: float = 0.1  # a fetch in flight delays re-opened partitions of the same broker
     poll_wait: float = 0.1
     fetch_bytes: int = 2 << 20  # per partition and fetch: the largest batch, one record aside
+    answer_bytes: int = 4 << 20  # per fetch over all partitions: 16 MiB at once are copied past the caches
     lane_batches: int = 3  # queued per partition: one to apply while the next is fetched
     lane_bytes: int = 4 << 20
     buffer_bytes: int = 64 << 20  # queued over all partitions
-    stream_batches: int = 4  # between the fetch and the lanes
+    stream_fetches: int = 1  # between the fetch and the lanes
 
     def __post_init__(self) -> None:
         for name in (
             "fetch_bytes",
+            "answer_bytes",
             "lane_batches",
             "lane_bytes",
             "buffer_bytes",
-            "stream_batches",
+            "stream_fetches",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from driftline_services.versioner.shards import CHECKOUT, Cut, Line, ShardState, took_effect
+from driftline_services.versioner.shards import CHECKOUT, Cut, Line, ShardState, is_relog, took_effect
 from driftline_services.versioner.works import Works
 
 
@@ -17,7 +17,11 @@ def put_back(works: Works, state: ShardState, cut: Cut) -> None:
 
     Raises UnknownVersionError if it is gone, and whatever the store raises. May be repeated.
     """
-    if state.last_op >= cut.op:
+    if is_relog(cut):  # the line stays: only this shard's rows are another version's
+        known = works.version(str(cut.body["version"])).tables.get(state.table)
+        state.relogged(cut, known.parts[state.shard] if known is not None else None)
+        return
+    if state.last_op >= cut.op and not took_effect(cut):
         return
     version = works.version(str(cut.body["version"]))
     line = _line(works, cut, str(cut.body["version"]), version.name.scenario)

@@ -17,7 +17,7 @@ from driftline.errors import FrameError
 from driftline.frames.events import BARRIER, RESTORE
 from driftline.frames.markers import Markers
 from driftline.frames.reasons import Reason
-from driftline.frames.states import Marker, States, read_update
+from driftline.frames.states import RELOG, Marker, States, read_update
 from driftline.ids import lsn
 from driftline.log import Record
 from driftline.shard.screen import MAX_FRAME
@@ -104,12 +104,23 @@ class ShardState:
         self.records += 1
         if isinstance(update, States):
             return None
-        if update.op <= self.last_op:
+        if update.kind == RELOG:  # no op, and its number may be an old one
+            return self._meet(CHECKOUT, update, offset)
+        again = update.op <= self.last_op
+        if again and not self._put_back_anew(update):
             return None  # repeated by an aggregator that started again
         marker = self.markers.take(update)
         kind = kind_of(marker) if marker is not None else None
         if marker is None or kind is None:
             return None
+        return self._meet(CHECKOUT if again else kind, marker, offset)
+
+    def _put_back_anew(self, marker: Marker) -> bool:
+        """Tell whether an old restore has taken effect once more, as it does in what a relog replays."""
+        floor = _number(marker.position, "floor")
+        return marker.kind == RESTORE and floor == _own(marker.position) and floor > self.delta.floor
+
+    def _meet(self, kind: str, marker: Marker, offset: int) -> Cut:
         self.open = marker.op
         place = Place.of(marker.position, marker.tensors, offset + 1)
         return Cut(kind, marker.op, marker.body, place, self.line)
@@ -127,6 +138,11 @@ class ShardState:
         """The shard was put back to version `line.base`: what had changed since is dropped."""
         self.base, self.line = base, line
         self._stand_anew(_number(cut.place.position, "floor"))
+
+    def relogged(self, cut: Cut, base: PartManifest | None) -> None:
+        """The shard was put back to a version over a log that lost records: what it published is void."""
+        self.base, self.markers = base, Markers()
+        self._stand_anew(lsn(_number(cut.body, "generation"), _number(cut.body, "next")))
 
     def changes_since_backup(self) -> DeltaBuffer:
         """Return a copy of the states that are newer than the last backup."""
@@ -182,8 +198,17 @@ def _behind(place: Place) -> int:
 def took_effect(cut: Cut) -> bool:
     """Tell whether a restore put this shard back: only then is its own LSN the floor behind it."""
     position = cut.place.position
-    own = lsn(_number(position, "gen"), _number(position, "next") - 1)
-    return _number(position, "floor") == own
+    return _number(position, "floor") == _own(position)
+
+
+def is_relog(cut: Cut) -> bool:
+    """Tell whether a cut is no op, but a shard put back to a version by a relog."""
+    return cut.kind == CHECKOUT and "mode" not in cut.body  # which every restore has
+
+
+def _own(position: Mapping[str, object]) -> int:
+    """Return the LSN of the op whose marker has this position."""
+    return lsn(_number(position, "gen"), max(1, _number(position, "next")) - 1)
 
 
 def _number(position: Mapping[str, object], name: str) -> int:

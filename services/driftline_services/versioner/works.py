@@ -32,6 +32,7 @@ from driftline.versions import (
 )
 from driftline.versions.documents import checksum, read_plain, write_plain
 from driftline.versions.gating import finite_figures
+from driftline.versions.history import newest
 from driftline_services.versioner.shards import ROLLBACK, Cut, ShardState, took_effect
 
 RULINGS = "gates"
@@ -82,19 +83,7 @@ class Works:
 
     def newest(self) -> Manifest | None:
         """Return the version that was cut last from the live tables, on whatever branch."""
-        repository = self.repository
-        listing, hints = repository.listing(), repository.hints()
-        deepest: dict[str, tuple[int, str]] = {}
-        unknown = []
-        for version in listing.revisions:
-            hint = hints.get(version)
-            if hint is None:
-                unknown.append(version)
-            else:
-                deepest[hint.branch] = max(deepest.get(hint.branch, (-1, "")), (hint.depth, version))
-        names = [*unknown, *(version for _, version in deepest.values())]
-        found = [repository.read_manifest(version, listing.revisions[version]) for version in names]
-        return max(found, key=lambda each: (each.op, each.created), default=None)
+        return newest(self.repository)
 
     def decided(self, cut: Cut) -> Decision | None:
         """Return what became of a cut, None while that is open."""

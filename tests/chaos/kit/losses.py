@@ -19,15 +19,14 @@ import redis
 from driftline.servers import RedisServer
 from tests.chaos.kit import aof
 from tests.chaos.kit.judge import Judge
-from tests.chaos.kit.kills import add_counts
 from tests.chaos.kit.proxy import HOST, Proxy
 from tests.chaos.kit.report import Report
 from tests.chaos.kit.trainers import Trainer
+from tests.chaos.kit.trials import PATIENCE, ended, judged
 from tests.integration.deployment import LOCAL, Deployment
 from tests.support.waiting import until
 
 KINDS = ("cut at a byte", "cut between commands", "everything", "failover", "failover, master alive")
-_PATIENCE = 60.0
 
 
 @dataclass(slots=True)
@@ -50,7 +49,7 @@ class Pair:
             until(
                 lambda: client.info("replication")["master_link_status"] == "up",
                 "the replica is in step",
-                seconds=_PATIENCE,
+                seconds=PATIENCE,
             )
 
     def fail_over(self, lag: float, *, kill: bool) -> None:
@@ -114,28 +113,13 @@ def run(plan: Losses, directory: Path, report: Report) -> None:
             time.sleep(rng.uniform(0.1, 0.6))
             back = _lose(servers, kind, judge, rng, report)
             report.measure("records to be applied again", back)
-            report.measure("seconds until all was applied", judge.wait_until_applied(_PATIENCE))
+            report.measure("seconds until all was applied", judge.wait_until_applied(PATIENCE))
             if kind.startswith("failover"):
                 servers.bring_back()
-            for trainer in trainers:
-                trainer.pause()
-            judge.wait_until_applied(_PATIENCE)
-            judge.catch_up()
-            report.violated_all(judge.differences())
-            if not worker.process.alive:
-                report.violated(f"the worker ended:\n{worker.process.output()}")
-            if not report.good:
+            if not judged(judge, trainers, worker, report):
                 return
-            for trainer in trainers:
-                trainer.go_on()
             report.tell(f"trial {number + 1} of {len(kinds)} done")
-        for trainer in trainers:
-            trainer.finish(trainer.steps)
-        judge.wait_until_applied(_PATIENCE)
-        judge.catch_up()
-        report.violated_all(judge.differences())
-        report.violated_all(judge.unlike(trainers))
-        add_counts(report, judge)
+        ended(judge, trainers, report)
 
 
 def _lose(servers: Pair, kind: str, judge: Judge, rng: random.Random, report: Report) -> int:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.kit.judge import Judge
-from tests.chaos.kit.kills import add_counts
 from tests.chaos.kit.proxy import Proxy
 from tests.chaos.kit.report import Report
 from tests.chaos.kit.stack import KAFKA, Stack, stack
 from tests.chaos.kit.trainers import Trainer
+from tests.chaos.kit.trials import ended
 
 LIMIT = 10.0  # seconds
 SIDES = ("redis", "kafka")
@@ -61,13 +61,7 @@ def run(plan: Network, directory: Path, report: Report) -> None:
             for trainer in trainers:
                 trainer.go_on()
             report.tell(f"trial {number + 1} of {len(trials)} done")
-        for trainer in trainers:
-            trainer.finish(trainer.steps)
-        judge.wait_until_applied(_PATIENCE)
-        judge.catch_up()
-        report.violated_all(judge.differences())
-        report.violated_all(judge.unlike(trainers))
-        add_counts(report, judge)
+        ended(judge, trainers, report)
 
 
 def _trial(built: Stack, side: str, kind: str, longest: float, rng: random.Random, report: Report) -> None:

@@ -1,7 +1,6 @@
 """One of several Redis servers comes back with less than it had acknowledged; the others go on.
 
 Invariant judged, after every trial: equality with the serial oracle, on every server.
-Meanwhile the shards of the unharmed servers must have gone on without it.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ from pathlib import Path
 from driftline.servers import RedisServer
 from tests.chaos.kit import aof
 from tests.chaos.kit.judge import Judge
-from tests.chaos.kit.kills import add_counts
 from tests.chaos.kit.report import Report
 from tests.chaos.kit.trainers import Trainer
+from tests.chaos.kit.trials import PATIENCE, ended, judged
 from tests.integration.deployment import LOCAL, Deployment
 
 KINDS = ("cut at a byte", "cut between commands", "everything")
-_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +55,11 @@ def run(plan: Several, directory: Path, report: Report) -> None:
             time.sleep(rng.uniform(0.1, 0.6))
             victim = rng.randrange(plan.servers)
             _lose(servers[victim], kind, rng, report, name=f"s{victim}")
-            report.measure("seconds until all was applied", judge.wait_until_applied(_PATIENCE))
-            for trainer in trainers:
-                trainer.pause()
-            judge.wait_until_applied(_PATIENCE)
-            judge.catch_up()
-            report.violated_all(judge.differences())
-            if not worker.process.alive:
-                report.violated(f"the worker ended:\n{worker.process.output()}")
-            if not report.good:
+            report.measure("seconds until all was applied", judge.wait_until_applied(PATIENCE))
+            if not judged(judge, trainers, worker, report):
                 return
-            for trainer in trainers:
-                trainer.go_on()
             report.tell(f"trial {number + 1} of {len(kinds)} done")
-        for trainer in trainers:
-            trainer.finish(trainer.steps)
-        judge.wait_until_applied(_PATIENCE)
-        judge.catch_up()
-        report.violated_all(judge.differences())
-        report.violated_all(judge.unlike(trainers))
-        add_counts(report, judge)
+        ended(judge, trainers, report)
 
 
 def _lose(server: RedisServer, kind: str, rng: random.Random, report: Report, *, name: str) -> None:

@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.client import ConnectionGroup
 from aiokafka.protocol.fetch import FetchRequest
 
+from driftline.log.kafka.receiving import receive_in_parts
 from driftline.log.kafka.unpacking import needs_time, readable
 
 MAX_RECORDS = 10_000
@@ -26,6 +27,10 @@ def guard(consumer: AIOKafkaConsumer) -> None:
     send = client.send
 
     async def guarded(node_id: object, request: object, *, group: int = ConnectionGroup.DEFAULT) -> Any:
+        if isinstance(request, FetchRequest):
+            connection = await client._get_conn(node_id, group=group)
+            if connection is not None:
+                receive_in_parts(connection)
         response = await send(node_id, request, group=group)
         if isinstance(request, FetchRequest) and response is not None:
             response.topics = [

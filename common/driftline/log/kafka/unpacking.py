@@ -31,6 +31,7 @@ _OVERHEAD = 12  # base offset and length, which the length does not count
 _MAGIC, _ATTRIBUTES, _LAST_DELTA, _COUNT = 16, 21, 23, 57
 _BODY = 61
 _CODEC, _CONTROL = 0x07, 0x20
+Bytes = bytes | memoryview
 _INT32 = struct.Struct(">i")
 
 
@@ -40,9 +41,13 @@ def readable(message_set: bytes) -> bytes:
     Ends behind the batch with which compressed ones have unpacked to MAX_EXPANDED; what is
     left out is fetched next.
     """
+    spans = list(_batches(message_set))
+    with memoryview(message_set) as view:
+        if all(_fits(view[start:end]) for start, end in spans):  # almost always: nothing is copied then
+            return message_set
     parts: list[bytes] = []
     at, spare = 0, MAX_EXPANDED
-    for start, end in _batches(message_set):
+    for start, end in spans:
         batch = message_set[start:end]
         compressed = batch[_ATTRIBUTES + 1] & _CODEC
         fit = _readable_batch(batch)
@@ -78,7 +83,7 @@ def _readable_batch(batch: bytes) -> bytes:
     if batch[_MAGIC] != 2 or attributes & _CONTROL:  # formats before 2 have no headers
         return batch
     codec = attributes & _CODEC
-    if not codec and len(batch) <= LARGE_BATCH and _unpacks(batch):
+    if _fits(batch):
         return batch
     if not DefaultRecordBatch(batch).validate_crc():
         return batch
@@ -92,7 +97,14 @@ def _readable_batch(batch: bytes) -> bytes:
         return _stand_in(batch, error)
 
 
-def _unpacks(batch: bytes) -> bool:
+def _fits(batch: Bytes) -> bool:
+    """Tell, without much work, that aiokafka can unpack a batch as it is."""
+    if batch[_MAGIC] != 2 or batch[_ATTRIBUTES + 1] & (_CONTROL | _CODEC):
+        return False
+    return len(batch) <= LARGE_BATCH and _unpacks(batch)
+
+
+def _unpacks(batch: Bytes) -> bool:
     try:
         for _ in DefaultRecordBatch(batch):
             pass
