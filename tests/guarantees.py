@@ -418,10 +418,14 @@ GUARANTEES: tuple[Guarantee, ...] = (
     ),
     Guarantee(
         "the disk of a `file://` store is full, or a put is torn",
-        "The commit fails, the previous head stays.",
+        "The commit fails, the previous head stays, readiness says so; it goes on when there is room.",
         (
             Shown(
                 "tests/unit/test_versions_faults.py::test_a_full_store_leaves_the_previous_head_and_names_the_object"
+            ),
+            Shown(
+                "tests/integration/test_versioner_faults.py::test_a_full_disk_under_the_store_fails_the_commit_and_leaves_the_head_until_there_is_room",
+                "a real file system",
             ),
             Shown("tests/conformance/test_object_stores.py::test_a_local_put_that_is_torn_leaves_no_object"),
             Shown(
@@ -547,6 +551,36 @@ GUARANTEES: tuple[Guarantee, ...] = (
             Shown(
                 "tests/simulation/test_versions.py::test_every_version_is_what_the_log_says_at_its_barrier_and_is_made_once",
                 "simulated",
+            ),
+        ),
+    ),
+    Guarantee(
+        "a versioner is killed in the middle of rolling rows back to a backup",
+        "Its successor has the backups again and finishes; the rows are those of the backup, to the bit.",
+        (
+            Shown(
+                "tests/integration/test_versioner_crashes.py::test_a_node_rollback_whose_versioner_is_killed_is_finished_by_the_next"
+            ),
+            Shown(
+                "tests/integration/test_versioner_faults.py::test_backups_are_there_again_after_the_versioner_was_killed"
+            ),
+        ),
+    ),
+    Guarantee(
+        "an append of row states that was given up on arrives behind a version's barrier",
+        "What the version holds is not put back to older rows by it.",
+        (
+            Shown(
+                "tests/unit/test_versioner_shards.py::test_a_state_of_before_the_barrier_that_comes_late_does_not_go_over_the_version"
+            ),
+        ),
+    ),
+    Guarantee(
+        "a version store was written by another release",
+        "It is refused with a way out, and nothing in it changes.",
+        (
+            Shown(
+                "tests/integration/test_versioner_faults.py::test_a_store_of_another_format_is_refused_with_a_way_out"
             ),
         ),
     ),

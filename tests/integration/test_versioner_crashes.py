@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from driftline import Client, TableSpec
 from driftline.control import VersionCommitted
 from driftline.versions import Repository, fsck, head, line
-from tests.integration.deployment import LOCAL, Deployment
+from tests.integration.deployment import LOCAL, Deployment, bits
 from tests.integration.versioning import (
     VersionerProcess,
     events_of,
@@ -21,6 +22,7 @@ from tests.integration.versioning import (
     repository_of,
     stored_rows,
 )
+from tests.support.dying_versioner import MOMENTS
 from tests.support.waiting import until
 
 DYING = "tests.support.dying_versioner"
@@ -79,12 +81,36 @@ def test_a_versioner_killed_at_any_change_to_the_store_leaves_the_version_once(
     ) as one:
         train(tables, specs, step)
         cut = tables.snapshot(figures={"loss": 1.0})
-        until(lambda: not one.process.alive, "it died", seconds=30)
+        until(lambda: one.died, "it died", seconds=30)
     with VersionerProcess(deployment, f"after-{step}", GATED):
         told = tables.version_of(cut)
         check(deployment, specs, told)
     found = Counter(each.version for each in events_of(deployment) if isinstance(each, VersionCommitted))
     assert set(found.values()) == {1}
+
+
+@pytest.mark.parametrize("moment", sorted(MOMENTS))
+def test_a_node_rollback_whose_versioner_is_killed_is_finished_by_the_next(
+    deployment: Deployment, tables: Client, specs: list[TableSpec], moment: str
+) -> None:
+    number, spec, ids = next(_names), specs[0], np.arange(50, dtype=np.uint64)
+    ones = np.ones((len(ids), spec.dim), np.float32)
+    table = tables.table(spec.name)
+    dying = {**GATED, "DRIFTLINE_TESTS_DIE_IN_ROLLBACK": moment}
+    with (
+        ThreadPoolExecutor(1) as pool,
+        VersionerProcess(deployment, f"rolling-{number}", dying, DYING) as one,
+    ):
+        table.push(ids, ones)
+        cut = tables.snapshot(kind="backup")
+        then = table.get(ids).vectors.copy()
+        table.push(ids, ones)
+        waiting = pool.submit(tables.roll_back_to_backup, spec.name, ids.tolist(), cut.op)
+        until(lambda: one.died, "it died", seconds=30)
+        with VersionerProcess(deployment, f"rolled-{number}", GATED):
+            done = waiting.result(timeout=90)
+            assert done.rows == len(ids)
+            assert np.array_equal(bits(table.get(ids).vectors), bits(then))
 
 
 def test_two_instances_share_the_shards_and_one_goes_on_when_the_other_dies(

@@ -22,6 +22,7 @@ from driftline.servers.child import Child, Command, spawn
 from driftline.versions import Manifest, Repository, TableReader, group_url, open_repository, open_store
 from tests import oracle
 from tests.integration.deployment import Deployment
+from tests.support.servers import ROOT
 
 Stored = tuple[bytes, bytes, int, int]  # row, state, LSN, ordinal
 
@@ -42,6 +43,7 @@ class VersionerProcess:
             "DRIFTLINE_STORE_URL": deployment.store_url,
             "DRIFTLINE_BACKUP_EVERY_S": "3600",
             "DRIFTLINE_VERSION_DAILY_AT": "off",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             **more,
         }
         self._child: Child | None = None
@@ -68,6 +70,13 @@ class VersionerProcess:
 
     def kill(self) -> None:
         self.process.kill()
+
+    @property
+    def died(self) -> bool:
+        """Whether it was killed by SIGKILL. Raises AssertionError where it ended in another way."""
+        status = self.process.exit_status
+        assert status in (None, -signal.SIGKILL), f"it ended with {status}: {self.log[-2000:]}"
+        return status is not None
 
     def freeze(self) -> None:
         os.kill(self.process.pid, signal.SIGSTOP)

@@ -1,7 +1,8 @@
 """A versioner that dies by SIGKILL in the middle of a commit: `python -m tests.support.dying_versioner`.
 
 `DRIFTLINE_TESTS_DIE_AT` is the number of changes to the object store, from the first segment of a
-barrier on, after which it dies; nothing of the product knows of it.
+barrier on, after which it dies. `DRIFTLINE_TESTS_DIE_IN_ROLLBACK` is the moment of a node roll-back at
+which it dies: see MOMENTS. Nothing of the product knows of either.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from driftline.config import Settings, load_settings
 from driftline.versions import Repository, group_url, open_repository, open_store
 from driftline.versions.stores import ObjectInfo, ObjectStore
 from driftline_services.chassis import run_worker
 from driftline_services.versioner.app import versioner_app
+from driftline_services.versioner.node_rollback import NodeRollbacks
 
 
 class DyingStore:
@@ -63,10 +66,44 @@ class DyingStore:
 
 def opening(settings: Settings) -> Repository:
     store = open_store(group_url(settings.store_url, settings.group, settings.data_dir))
-    dying = DyingStore(store, int(os.environ["DRIFTLINE_TESTS_DIE_AT"]))
+    dying = DyingStore(store, int(os.environ.get("DRIFTLINE_TESTS_DIE_AT", "-1")))
     return open_repository(dying, settings.group)
 
 
+Step = Callable[..., Awaitable[Any]]
+
+
+def dying_before(step: Step) -> Step:
+    """Return `step`, which never begins."""
+
+    async def dies(*arguments: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return dies
+
+
+def dying_after(step: Step) -> Step:
+    """Return `step`, behind which nothing happens."""
+
+    async def dies(*arguments: object) -> None:
+        await step(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return dies
+
+
+MOMENTS: Mapping[str, tuple[str, Callable[[Step], Step]]] = {
+    "request read": ("_carry_out", dying_before),
+    "rows read": ("_ask", dying_before),
+    "op asked for": ("_ask", dying_after),
+    "answered": ("_carry_out", dying_after),
+}
+"""Moment of a node roll-back -> the step of NodeRollbacks, and on which side of it the process dies."""
+
+
 if __name__ == "__main__":
+    if (moment := os.environ.get("DRIFTLINE_TESTS_DIE_IN_ROLLBACK")) is not None:
+        name, dying_at = MOMENTS[moment]
+        setattr(NodeRollbacks, name, dying_at(getattr(NodeRollbacks, name)))
     found = load_settings({}, cwd=Path.cwd(), environ=os.environ).settings
     sys.exit(run_worker(lambda: versioner_app(found, opening)))

@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from driftline.errors import ConfigError, TimedOutError
 from driftline.servers.child import Command
-from driftline.servers.kafka import KafkaBroker, find_jars, find_java
+from driftline.servers.kafka import KafkaBroker, find_jars, find_java, new_cluster_id
 from driftline.servers.local import HOST, LocalServer
 from driftline.servers.redis import find_redis
 from driftline.servers.s3 import find_versitygw
@@ -159,3 +160,9 @@ def test_missing_tools_say_which_target_makes_them() -> None:
 def test_a_folder_without_kafkas_jars_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"no Kafka jars .* in {tmp_path}/jars"):
         KafkaBroker(tmp_path / "jars", tmp_path / "data").start()
+
+
+def test_the_id_of_a_cluster_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    for first in range(256):
+        monkeypatch.setattr(uuid, "uuid4", lambda first=first: uuid.UUID(bytes=bytes([first]) + bytes(15)))
+        assert not new_cluster_id().startswith("-")

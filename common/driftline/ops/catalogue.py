@@ -91,6 +91,10 @@ class Catalogue:
         while self._next < bounds.end:
             await self._read(_WAIT)
 
+    def offset_of(self, request: bytes) -> int | None:
+        """Return where a request stands in the ops log that counts; None if it is not among the last."""
+        return self._window.offset_of(request)
+
     async def close(self) -> None:
         """Stop following."""
         await self._reader.close()

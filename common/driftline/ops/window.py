@@ -53,3 +53,7 @@ class RequestWindow:
         if first is None:
             self._first[asked.request] = offset
             self._order.append((offset, asked.request))
+
+    def offset_of(self, request: bytes) -> int | None:
+        """Return where a request stands that counts; None if it is not in the last SPAN records."""
+        return self._first.get(request)

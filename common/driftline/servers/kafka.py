@@ -237,7 +237,9 @@ def _listeners(ports: Sequence[int], security: ListenerSecurity | None) -> Mappi
 
 def new_cluster_id() -> str:
     """Return an id as Kafka wants it: 16 random bytes in base64, for URLs and without padding."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    data = bytearray(uuid.uuid4().bytes)
+    data[0] &= 0x7F  # else one in 64 begins with "-", and kafka-storage takes it for an option
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def _format(run: Sequence[str], properties: Path, cluster: str, users: Mapping[str, str]) -> None:

@@ -118,7 +118,7 @@ async def versioner_app(
             _standing(versioner, clock.system()),
             lambda: versioner.following.last_op,
         )
-        rollbacks = NodeRollbacks(versioner, control, log, signer)
+        rollbacks = NodeRollbacks(versioner, control, log, catalogue, signer)
         status = Status(versioner, requester, rollbacks, log)
         registry = CollectorRegistry()
         registry.register(SampleCollector(status.samples))

@@ -23,6 +23,7 @@ from driftline.errors import DriftlineError, InputError
 from driftline.frames.events import RESTORE_ROWS, Op, Origin
 from driftline.ids import NAMESPACE, shard_of
 from driftline.log import Log
+from driftline.ops.catalogue import Catalogue
 from driftline.ops.requests import Signer, op_number
 from driftline.versions import PartManifest
 from driftline.versions.cache import ObjectCache
@@ -54,11 +55,12 @@ class NodeRollbacks:
         versioner: Versioner,
         topic: ControlTopic,
         log: Log,
+        catalogue: Catalogue,
         signer: Signer,
         now: clock.Clock = clock.monotonic,
     ) -> None:
         self._versioner, self._topic, self._log, self._signer = versioner, topic, log, signer
-        self._now = now
+        self._catalogue, self._now = catalogue, now
         self._open: dict[str, RollbackRequested] = {}
         self._since: dict[str, float] = {}
         self._answered: dict[str, set[int]] = {}
@@ -168,10 +170,11 @@ class NodeRollbacks:
         step = max(1, FRAME_BYTES // _stride(rows))
         some = slice(start, start + step)
         request = share.request
-        topic = topics.ops(self._signer.group)
-        bounds = await self._log.bounds(topic, 0)
         # the same request, shards and stretch: the same id, so it counts once if we ask again after a crash
         name = f"rollback {request.request} {share.shards} {start}"
+        asked = uuid.uuid5(NAMESPACE, name).bytes
+        if (known := await self._known(asked)) is not None:
+            return known
         body = {"backup": request.backup, "request": request.request}
         op = Op(
             RESTORE_ROWS,
@@ -183,8 +186,19 @@ class NodeRollbacks:
             rows.rows[some],
             rows.state[some],
         )
-        record = self._signer.sign(op, bounds.end, uuid.uuid5(NAMESPACE, name).bytes)
-        return op_number(await self._log.append(topic, 0, [record]))
+        topic = topics.ops(self._signer.group)
+        bounds = await self._log.bounds(topic, 0)
+        number = op_number(await self._log.append(topic, 0, [self._signer.sign(op, bounds.end, asked)]))
+        return await self._known(asked) or number
+
+    async def _known(self, request: bytes) -> int | None:
+        """Return the number of the op that a request is: of the first, where it was asked for twice.
+
+        Shards pass only that one: whoever waits for another waits in vain.
+        """
+        await self._catalogue.catch_up()
+        offset = self._catalogue.offset_of(request)
+        return None if offset is None else op_number(offset)
 
 
 def read_rows(
