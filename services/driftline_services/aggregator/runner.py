@@ -258,8 +258,7 @@ class ShardRunner(Guarded):
             log_time = self._shard.position.time
         published = min(self._updates.published, delta.next)
         begun = time.perf_counter()
-        layout, swap = RowLayout.of(self._shard.spec), self._swap
-        self._swap = None
+        layout, swap, self._swap = RowLayout.of(self._shard.spec), self._swap, None
         if swap is None:
             await self._store.commit(layout, delta, published)
         else:
