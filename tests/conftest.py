@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis as hypothesis  # now: its plugin would at the end, where 3.11 fails to compile it
 import pytest
 
 from driftline.servers import KafkaBroker, RedisServer
