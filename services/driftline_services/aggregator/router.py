@@ -146,23 +146,24 @@ class Router:
         appends: asyncio.Future[list[None]] = asyncio.gather(
             *(append(self._log, topics.gradients(table), each.shard, [self._signed(each)]) for each in frames)
         )
-        await asyncio.wait({appends}, timeout=_PROMPT)
-        if appends.done():
-            await appends
-            return True
-        absence = asyncio.create_task(self._until_gone(table))
+        absence: asyncio.Task[None] | None = None
         try:
-            watched: set[asyncio.Future[object]] = {appends, absence}  # type: ignore[arg-type]
-            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({appends}, timeout=_PROMPT)
+            if not appends.done():
+                absence = asyncio.create_task(self._until_gone(table))
+                watched: set[asyncio.Future[object]] = {appends, absence}  # type: ignore[arg-type]
+                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             if appends.done():
                 await appends
                 return True
+            assert absence is not None, "one of the two is done"
             await absence
             return False
         finally:
-            for task in (appends, absence):
-                task.cancel()
-            await asyncio.gather(appends, absence, return_exceptions=True)
+            both = [each for each in (appends, absence) if each is not None]
+            for each in both:
+                each.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
 
     async def _until_gone(self, table: str) -> None:
         """Return once the log has said for `grace` seconds on end that the table has no topic."""
