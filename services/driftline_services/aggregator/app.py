@@ -6,7 +6,6 @@ shards.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import logging
@@ -17,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from driftline import topics
 from driftline.config import Settings, kafka_security, signing_key
 from driftline.connecting import versions_of
-from driftline.errors import ConfigError, PartitionCountError
+from driftline.errors import PartitionCountError
 from driftline.frames.headers import Keyring
 from driftline.log import Log, open_log
 from driftline.metrics import SampleCollector
@@ -31,8 +30,9 @@ from driftline_services.aggregator.deploying import Deploying
 from driftline_services.aggregator.limits import Limits
 from driftline_services.aggregator.memory_watch import check_servers, watch_servers
 from driftline_services.aggregator.status import Status
-from driftline_services.chassis import ChassisApp, ChassisSettings, make_app, patiently
+from driftline_services.chassis import ChassisApp, make_app, patiently
 from driftline_services.chassis.http import Health, serving
+from driftline_services.chassis.service import beside, chassis_settings
 
 _logger = logging.getLogger(__name__)
 
@@ -85,30 +85,26 @@ async def aggregator_app(settings: Settings) -> AsyncIterator[ChassisApp]:
             aggregator,
             instance_id=settings.instance_id,
             security=security,
-            settings=_chassis_settings(settings),
+            settings=chassis_settings(settings.session_timeout_s),
         )
         status = Status(aggregator, log)
         registry = CollectorRegistry()
         registry.register(SampleCollector(status.samples))
         await patiently("reading the ops log", catalogue.catch_up)
-        tasks = [
-            asyncio.create_task(catalogue.follow(), name="catalogue"),
-            asyncio.create_task(status.follow(), name="status"),
-            asyncio.create_task(watch_servers(servers), name="redis servers"),
-            asyncio.create_task(aggregator.patrol(), name="patrol"),
-            asyncio.create_task(Deploying(versions, lambda: aggregator.runners).run(), name="deployments"),
-        ]
-        for task in tasks:
-            task.add_done_callback(functools.partial(_crash, app))
+        work = {
+            "catalogue": catalogue.follow(),
+            "status": status.follow(),
+            "redis servers": watch_servers(servers),
+            "patrol": aggregator.patrol(),
+            "deployments": Deploying(versions, lambda: aggregator.runners).run(),
+        }
         try:
-            async with serving(
-                Health(status.shards), registry, host=settings.http_host, port=settings.http_port
+            async with (
+                beside(app, work),
+                serving(Health(status.shards), registry, host=settings.http_host, port=settings.http_port),
             ):
                 yield app
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await catalogue.close()
             await aggregator.ingest.close()
 
@@ -120,15 +116,3 @@ async def _create_ingest(log: Log, settings: Settings) -> None:
         await log.create_topic(topic, settings.ingest_partitions)
     except PartitionCountError:  # any number will do: each partition is a producer of its own
         _logger.info("topic %s has another number of partitions than ingest_partitions", topic)
-
-
-def _chassis_settings(settings: Settings) -> ChassisSettings:
-    session = settings.session_timeout_s
-    if session > ChassisSettings().request_timeout:
-        raise ConfigError(f"session_timeout_s is {session}; at most {ChassisSettings().request_timeout}")
-    return ChassisSettings(session_timeout=session, heartbeat_interval=session / 5)
-
-
-def _crash(app: ChassisApp, task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        app.chassis.fail(error)

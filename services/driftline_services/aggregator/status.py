@@ -5,13 +5,10 @@ Invariant: reads only, on the event loop, and nothing on the path of a record wa
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from driftline.errors import DriftlineError
 from driftline.log import Log
 from driftline.metrics import (
     FENCE_LOSSES,
@@ -30,9 +27,7 @@ from driftline_services.aggregator.naming import table_of
 from driftline_services.aggregator.runner import ShardRunner
 from driftline_services.chassis.handler import TopicPartition
 from driftline_services.chassis.http import ShardHealth
-
-_logger = logging.getLogger(__name__)
-_REFRESH = 2.0
+from driftline_services.chassis.service import follow_ends
 
 
 class Status:
@@ -44,13 +39,7 @@ class Status:
 
     async def follow(self) -> None:
         """Keep the ends of the logs up to date, for ever."""
-        while True:
-            for tp in list(self._aggregator.assigned or ()):
-                try:
-                    self._ends[tp] = (await self._log.bounds(tp.topic, tp.partition)).end
-                except DriftlineError as error:
-                    _logger.warning("end of %s/%d not known: %s", tp.topic, tp.partition, error)
-            await asyncio.sleep(_REFRESH)
+        await follow_ends(self._log, lambda: self._aggregator.assigned or (), self._ends)
 
     def shards(self) -> Sequence[ShardHealth] | None:
         """Return the condition of each assigned shard; None before the first assignment."""

@@ -5,7 +5,6 @@ Invariant: everything with a clock, a thread or a connection is made here.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import logging
@@ -19,7 +18,6 @@ from prometheus_client import CollectorRegistry
 from driftline import clock, topics
 from driftline.config import Settings, kafka_security, redact_url, signing_key
 from driftline.control import ControlTopic
-from driftline.errors import ConfigError
 from driftline.frames.headers import Keyring
 from driftline.ids import producer_id
 from driftline.log import open_log
@@ -29,8 +27,9 @@ from driftline.ops.requests import Signer
 from driftline.shard.spec import TableSpec
 from driftline.versions import Repository, open_group
 from driftline.versions.gating import Unanswered
-from driftline_services.chassis import ChassisApp, ChassisSettings, make_app, patiently
+from driftline_services.chassis import ChassisApp, make_app, patiently
 from driftline_services.chassis.http import Health, serving
+from driftline_services.chassis.service import beside, chassis_settings
 from driftline_services.versioner.announcing import Announcer
 from driftline_services.versioner.backups import Backups
 from driftline_services.versioner.core import Versioner
@@ -108,7 +107,7 @@ async def versioner_app(
             versioner,
             instance_id=settings.instance_id,
             security=security,
-            settings=_chassis_settings(settings),
+            settings=chassis_settings(settings.session_timeout_s),
         )
         signer = Signer(settings.group, producer_id(f"versioner {settings.group}"), keyring)
         requester = Requester(
@@ -123,23 +122,19 @@ async def versioner_app(
         registry = CollectorRegistry()
         registry.register(SampleCollector(status.samples))
         await patiently("reading the ops log", catalogue.catch_up)
-        tasks = [
-            asyncio.create_task(catalogue.follow(), name="catalogue"),
-            asyncio.create_task(status.follow(), name="status"),
-            asyncio.create_task(requester.run(), name="barriers"),
-            asyncio.create_task(rollbacks.run(), name="node roll-backs"),
-        ]
-        for task in tasks:
-            task.add_done_callback(functools.partial(_crash, app))
+        work = {
+            "catalogue": catalogue.follow(),
+            "status": status.follow(),
+            "barriers": requester.run(),
+            "node roll-backs": rollbacks.run(),
+        }
         try:
-            async with serving(
-                Health(status.shards), registry, host=settings.http_host, port=settings.http_port
+            async with (
+                beside(app, work),
+                serving(Health(status.shards), registry, host=settings.http_host, port=settings.http_port),
             ):
                 yield app
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await catalogue.close()
             threads.close()
 
@@ -168,15 +163,3 @@ def _standing(versioner: Versioner, started: float) -> Callable[[], Stand | None
         )
 
     return stand
-
-
-def _chassis_settings(settings: Settings) -> ChassisSettings:
-    session = settings.session_timeout_s
-    if session > ChassisSettings().request_timeout:
-        raise ConfigError(f"session_timeout_s is {session}; at most {ChassisSettings().request_timeout}")
-    return ChassisSettings(session_timeout=session, heartbeat_interval=session / 5)
-
-
-def _crash(app: ChassisApp, task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        app.chassis.fail(error)

@@ -5,12 +5,9 @@ Invariant: reads only, on the event loop, and nothing on the path of a record wa
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Iterator, Sequence
 
 from driftline import clock
-from driftline.errors import DriftlineError
 from driftline.log import Log
 from driftline.metrics import (
     BACKUP_BYTES,
@@ -31,13 +28,11 @@ from driftline.metrics import (
 )
 from driftline_services.chassis.handler import TopicPartition
 from driftline_services.chassis.http import ShardHealth
+from driftline_services.chassis.service import follow_ends
 from driftline_services.versioner.core import Versioner
 from driftline_services.versioner.node_rollback import NodeRollbacks
 from driftline_services.versioner.places import shard_of_tp
 from driftline_services.versioner.triggers import Requester
-
-_logger = logging.getLogger(__name__)
-_REFRESH = 2.0
 
 
 class Status:
@@ -57,13 +52,7 @@ class Status:
 
     async def follow(self) -> None:
         """Keep the ends of the logs up to date, for ever."""
-        while True:
-            for tp in sorted(self._versioner.assigned or ()):
-                try:
-                    self._ends[tp] = (await self._log.bounds(tp.topic, tp.partition)).end
-                except DriftlineError as error:
-                    _logger.warning("end of %s/%d not known: %s", tp.topic, tp.partition, error)
-            await asyncio.sleep(_REFRESH)
+        await follow_ends(self._log, lambda: self._versioner.assigned or (), self._ends)
 
     def shards(self) -> Sequence[ShardHealth] | None:
         """Return the condition of each assigned shard; None before the first assignment."""
