@@ -19,6 +19,7 @@ from driftline.ids import producer_id, shard_of
 from driftline.log import Outgoing, Record, open_log
 from driftline.log.kafka.expanding import GZIP, LZ4, NONE, ZSTD
 from driftline.log.kafka.records import varint
+from driftline.shard.spec import TableSpec
 from tests.integration.deployment import KAFKA, Deployment, Worker, bits, pushed
 from tests.integration.ingesting import wait_applied
 from tests.support.poison import BAD_NAME, append_raw, framed, raw_batch, raw_record
@@ -37,6 +38,11 @@ def reasons(letters: list[Record]) -> list[str]:
     """Return the reason of each letter, once: a worker killed before its commit writes them again."""
     known = {letter.key: letter for letter in letters}
     return [dict(letter.headers)["dl-reason"].decode() for letter in known.values()]
+
+
+def upsert(spec: TableSpec, row: int, value: float = 1.0) -> bytes:
+    """Return the ingest message that sets a row of dimension 1."""
+    return json.dumps({"table": spec.name, "type": "upsert", "id": row, "row": [value]}).encode()
 
 
 @pytest.mark.parametrize("codec", [NONE, LZ4, ZSTD])
@@ -85,16 +91,15 @@ def test_an_ingest_message_with_a_header_name_that_is_not_text_is_refused_and_th
     deployment: Deployment,
 ) -> None:
     spec, topic = deployment.spec(dim=1), topics.ingest(deployment.group)
-    message = json.dumps({"table": spec.name, "type": "upsert", "id": 7, "row": [1.0]}).encode()
-    worse = json.dumps({"table": spec.name, "type": "upsert", "id": 7, "row": [2.0]}).encode()
+    worse = upsert(spec, 7, 2.0)
     with deployment.worker() as worker, deployment.client() as client:
         table = client.create_table(spec)
         for codec in (NONE, GZIP):
-            records = [raw_record(0, message), raw_record(1, worse, [(BAD_NAME, b"")])]
+            records = [raw_record(0, upsert(spec, 7)), raw_record(1, worse, [(BAD_NAME, b"")])]
             append_raw(deployment.log_url, topic, 0, raw_batch(records, codec))
         wait_applied(deployment, client)
         worker.restart()
-        deployment.append(topic, 0, Outgoing(message.replace(b"7", b"8")))
+        deployment.append(topic, 0, Outgoing(upsert(spec, 8)))
         wait_applied(deployment, client)
         assert table.get([7, 8]).vectors.tolist() == [[1.0], [1.0]]
     refused = deployment.records(topics.refused_ingest(deployment.group), 0)
@@ -139,16 +144,15 @@ def test_a_batch_that_expands_to_hundreds_of_mebibytes_is_refused_and_costs_no_s
     deployment: Deployment,
 ) -> None:
     spec, topic = deployment.spec(dim=1), topics.ingest(deployment.group)
-    message = json.dumps({"table": spec.name, "type": "upsert", "id": 7, "row": [1.0]}).encode()
     bomb = _bomb(400)
     with deployment.worker() as worker, deployment.client() as client:
         table = client.create_table(spec)
-        deployment.append(topic, 0, Outgoing(message))
+        deployment.append(topic, 0, Outgoing(upsert(spec, 7)))
         wait_applied(deployment, client)
         before = _peak_mib(worker)
         for _ in range(3):
             append_raw(deployment.log_url, topic, 0, bomb)
-        deployment.append(topic, 0, Outgoing(message.replace(b"7", b"8")))
+        deployment.append(topic, 0, Outgoing(upsert(spec, 8)))
         wait_applied(deployment, client)
         assert table.get([7, 8]).vectors.tolist() == [[1.0], [1.0]]
         assert _peak_mib(worker) - before < 200

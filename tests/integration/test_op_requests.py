@@ -11,7 +11,7 @@ from driftline import Client, topics
 from driftline.client.operations import Operations
 from driftline.config import new_key
 from driftline.errors import OpRefusedError, SigningKeyError
-from driftline.frames.events import BARRIER, PREPARE, Op
+from driftline.frames.events import BARRIER, RESTORE, Op
 from driftline.ids import producer_id
 from driftline.log import Outgoing, open_log
 from tests.integration.deployment import Deployment
@@ -67,9 +67,9 @@ def test_whoever_waits_for_an_op_that_is_refused_learns_why(deployment: Deployme
     async def run() -> None:
         async with open_log(deployment.log_url, deployment.security) as log:
             operations = Operations(log, deployment.group, deployment.keyring, producer_id())
-            asked = await operations.ask(PREPARE, deployment.group, {"version": "v"})
+            asked = await operations.ask(RESTORE, deployment.group, {"version": ""})
             await operations.wait(asked, asyncio.sleep(60), 60)
 
-    with pytest.raises(OpRefusedError, match="does not carry out op 'prepare'") as caught:
+    with pytest.raises(OpRefusedError, match="was refused: bad_op") as caught:
         asyncio.run(run())
-    assert caught.value.reason == "unsupported"
+    assert caught.value.reason == "bad_op"
