@@ -24,7 +24,7 @@ from driftline.versions import (
     head,
     seal_part,
 )
-from driftline.versions.sealing import Sink
+from driftline.versions.partspec import Sink
 from tests.integration.deployment import Deployment
 
 

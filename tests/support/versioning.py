@@ -23,7 +23,7 @@ from driftline.versions import (
     open_repository,
     seal_part,
 )
-from driftline.versions.sealing import Sink
+from driftline.versions.partspec import Sink
 from driftline.versions.stores import ObjectStore
 
 DIM, STATE, SHARDS = 3, 1, 2

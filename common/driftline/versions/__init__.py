@@ -37,11 +37,12 @@ from driftline.versions.naming import VersionName
 from driftline.versions.obstores import open_store
 from driftline.versions.opening import find_group, group_url, open_group
 from driftline.versions.parts import Rows
+from driftline.versions.partspec import PartSpec
 from driftline.versions.probe import RaceResult, race_create_if_absent
 from driftline.versions.reader import Found, TableReader
 from driftline.versions.references import Reference, parse_reference
 from driftline.versions.repository import Repository, open_repository
-from driftline.versions.sealing import PartSpec, seal_part
+from driftline.versions.sealing import seal_part
 from driftline.versions.stores import ObjectStore
 
 __all__ = [
