@@ -124,6 +124,7 @@ def _needed(repository: Repository, objects: Mapping[str, float], now: float) ->
             needed.add(tomb)
             continue
         newest_key = manifest_key(version, rev)
+        needed.add(manifest_key(version, 0))  # whatever replaced it: its name is the lock
         # a revision that was replaced serves readers that opened it, for a grace period
         for each in range(rev + 1):
             key = manifest_key(version, each)

@@ -7,7 +7,7 @@ tombstone looks for labels afterwards, so one of the two sees the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from driftline.errors import UnknownVersionError, VersionHeldError
@@ -140,7 +140,18 @@ def holders(repository: Repository) -> dict[str, str]:
     held |= {version: f"tag {name}" for name, version in tags(repository).items()}
     begins = {version: f"begin of branch {name}" for name, version in _labels(repository, "branches").items()}
     tips = {head: f"head of branch {name}" for name, head in branches(repository).items() if head is not None}
-    return held | begins | tips
+    return held | begins | _cuts(repository, tips) | tips
+
+
+def _cuts(repository: Repository, heads: Iterable[str]) -> dict[str, str]:
+    """Return the versions that live tables go on from below heads that were merged or imported."""
+    found = {}
+    for name in heads:
+        head = repository.manifest(name)
+        cut = next((each for each in line(repository, head) if each.op), None) if not head.op else None
+        if cut is not None:
+            found[cut.version] = f"head {name}, which was not cut from the live tables"
+    return found
 
 
 def resolve(repository: Repository, text: str) -> Resolved:

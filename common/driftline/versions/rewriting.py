@@ -172,7 +172,9 @@ def _chosen(
             for each in dict.fromkeys(mine)
             if each not in chosen and live[each] and entries[each].ref.size < full // _SMALL
         ]
-        if len(small) > limits.segments:
+        # those that were merged before lie in layers: alone they are no reason to do it again
+        fresh = sum(not entries[each].merged for each in small)
+        if len(small) > limits.segments and fresh > limits.segments // 2:
             small.sort(key=lambda each: (live[each], each))
             chosen |= set(small[: len(small) - limits.segments // 2])
     return sorted(chosen)

@@ -97,5 +97,5 @@ def check_exact(manifest: Manifest, purpose: str) -> None:
     if tier is not None:
         raise LossyVersionError(
             f"version {manifest.version} is stored in tier {tier}, up to {largest_error(manifest):.3g} off: it "
-            f"can be read and compared, but {purpose} needs its bits; use a version that is exact"
+            f"can be read and compared, but {purpose} needs bits that are gone; name a version that is exact"
         )

@@ -96,14 +96,18 @@ class Works:
             return Decision(None, str(error))
         if tip is None:
             return None
+        last: Manifest | None = None
         for each in line(self.repository, tip):
+            if not each.op:
+                continue  # merged or imported: not cut from the live tables
+            last = last or each
             if each.op == cut.op:
                 return Decision(each)
             if each.op < cut.op:
                 break
-        return (
-            Decision(None, f"{tip.version} was cut later and went on without it") if tip.op > cut.op else None
-        )
+        if last is not None and last.op > cut.op:
+            return Decision(None, f"{last.version} was cut later and went on without it")
+        return None
 
     def ruling(self, op: int) -> Ruling | None:
         """Return the gate's ruling on a cut, None while there is none."""
@@ -143,7 +147,10 @@ class Works:
         """Return the shard at the cut, its new objects stored. Raises DeltaError if rows are missing."""
         spec = PartSpec(state.table, state.shard, state.dim, state.state_size, txn_of(cut.op))
         changes = state.delta if len(state.delta) else None
-        return seal_part(spec, state.base, changes, cut.place, self.repository.cache, self.repository.put)
+        base = state.base
+        if base is not None:  # compaction may have moved its rows meanwhile
+            base = self.repository.current(state.line.base, state.table, state.shard, base)
+        return seal_part(spec, base, changes, cut.place, self.repository.cache, self.repository.put)
 
     def publish(self, cut: Cut, parts: Mapping[Shard, PartManifest]) -> None:
         """Tell the other instances of our shards."""
