@@ -137,7 +137,11 @@ def merge(
         plans.setdefault(name, []).append(plan)
         on_progress(done, len(shards))
     tables = tuple(_together(name, plans[name]) for name in plans)
-    told = {"ancestor": lines.ancestor.version, "resolver": way, "conflicts": sum(t.conflicts for t in tables)}
+    told = {
+        "ancestor": lines.ancestor.version,
+        "resolver": way,
+        "conflicts": sum(t.conflicts for t in tables),
+    }
     draft = Draft(
         txn=txn,
         scenario=scenario or ours.name.scenario,

@@ -22,8 +22,8 @@ from driftline.versions.cache import ObjectCache
 from driftline.versions.manifest import PartManifest
 from driftline.versions.owners import write_owner_map
 from driftline.versions.pages import Sealed
-from driftline.versions.partspec import PartSpec, Sink
 from driftline.versions.parts import PartReader
+from driftline.versions.partspec import PartSpec, Sink
 from driftline.versions.segments import (
     Losses,
     Segment,

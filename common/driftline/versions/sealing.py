@@ -23,6 +23,7 @@ from driftline.versions.partspec import PartSpec, Sink
 from driftline.versions.rewriting import Limits, Shown, plan_rewrite, rewrite
 from driftline.versions.segments import SegmentData, SegmentRef, write_segment
 
+
 def seal_part(
     spec: PartSpec,
     base: PartManifest | None,
