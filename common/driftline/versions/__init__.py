@@ -12,6 +12,7 @@ from driftline.versions.compacting import Compacted, compact, plan_compaction
 from driftline.versions.delta import DeltaBuffer
 from driftline.versions.diffing import PartDiff, diff
 from driftline.versions.explaining import Change, Explanation, blame, explain
+from driftline.versions.footprint import Usage, usage
 from driftline.versions.fragments import complete, drop_fragments, put_fragment, read_fragments
 from driftline.versions.history import Weight, ancestry, in_order, labels_of, read_all, weigh
 from driftline.versions.joining import Merge, TableMerge, merge, plan_merge
@@ -48,7 +49,6 @@ from driftline.versions.repository import Repository, open_repository
 from driftline.versions.sealing import seal_part
 from driftline.versions.stores import ObjectStore
 from driftline.versions.tiers import check_exact, lossy_tier
-from driftline.versions.footprint import Usage, usage
 
 __all__ = [
     "MAIN",

@@ -87,8 +87,8 @@ def commit(repository: Repository, draft: Draft) -> Manifest:
     if (known.version if known is not None else None) != (draft.parents[0] if draft.parents else None):
         return _already(repository, draft, known)
     stood_on = [] if known is None else [known]
-    for other in sorted({*draft.parents[1:], draft.base} - {"", *draft.parents[:1]}):
-        stood_on.append(repository.manifest(other))  # raises if it was removed: its rows may go at any time
+    others = sorted({*draft.parents[1:], draft.base} - {"", *draft.parents[:1]})
+    stood_on += [repository.manifest(each) for each in others]  # raises if one was removed: its rows may go
     parts = [part for table in draft.tables.values() for part in table.parts]
     _check_tiers(draft)
     keys = {ref.key for part in parts for ref in part_objects(part)}

@@ -145,7 +145,7 @@ def _wanted(
         now = (known.get(version) or repository.manifest(version)).retention
         if level(tier) > level(now):
             raise InputError(f"version {version} is stored as {now}: {tier} would need bits that are gone")
-        if tier != EXACT and tier != now and version in held:
+        if tier not in (EXACT, now) and version in held:
             raise VersionHeldError(f"version {version} stays exact: it is held by {held[version]}")
     return manifests, {each.version: tiers.get(each.version, each.retention) for each in manifests}
 
@@ -189,7 +189,7 @@ def _published(
     tier: str,
     parts: Mapping[tuple[str, str, int], PartManifest],
 ) -> Manifest | None:
-    """Create the next revision of a version, if it is stored otherwise; None if not, or somebody was faster."""
+    """Create the next revision of a version that is stored otherwise; None if somebody was faster."""
     tables = {
         name: replace(
             table,

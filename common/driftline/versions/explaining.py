@@ -108,9 +108,9 @@ def writer_of(
     ahead, seen = [manifest], {manifest.version}
     while ahead:
         each = ahead.pop(0)
-        if table in each.tables and shard < len(each.tables[table].parts):
-            if took_in(each.tables[table].parts[shard], changed, each):
-                return each
+        parts = each.tables[table].parts if table in each.tables else ()
+        if shard < len(parts) and took_in(parts[shard], changed, each):
+            return each
         for name in (each.base, *each.parents[1:]):
             if name and name not in seen:
                 seen.add(name)

@@ -100,6 +100,9 @@ def _versions(
     manifests: Sequence[Manifest], objects: Mapping[str, Mapping[str, int]], documents: Mapping[str, int]
 ) -> tuple[VersionUsage, ...]:
     users = Counter(key for each in objects.values() for key in each)
+    written: Counter[str] = Counter()
+    for key, size in documents.items():
+        written[key.split("/")[1]] += size
     known = {each.version: each for each in manifests}
     found = []
     for each in manifests:
@@ -120,7 +123,7 @@ def _versions(
                 sum(size for key, size in mine.items() if key not in base),
                 own,
                 sum(mine.values()) - own,
-                sum(size for key, size in documents.items() if key.split("/")[1] == each.version),
+                written[each.version],
                 each.retention,
                 stored,
                 largest_error(each),

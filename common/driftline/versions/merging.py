@@ -210,7 +210,7 @@ def _read(reader: PartReader, ids: NDArray[np.uint64]) -> Rows:
 
 
 def _ordinals(ours: PartReader, ids: NDArray[np.uint64], fresh: int) -> tuple[NDArray[np.uint32], int]:
-    """Return the ordinal of each id in `ours`, from `fresh` on where it lives there no more, and what is next."""
+    """Return the ordinal of each id, from `fresh` on where `ours` has no row of it, and what is next."""
     known = ours.dictionary.find(ids)
     born = ~ours.locate(known).found
     count = int(np.count_nonzero(born))

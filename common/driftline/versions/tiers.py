@@ -96,6 +96,6 @@ def check_exact(manifest: Manifest, purpose: str) -> None:
     tier = lossy_tier(manifest)
     if tier is not None:
         raise LossyVersionError(
-            f"version {manifest.version} is stored in tier {tier}, up to {largest_error(manifest):.3g} off: it "
-            f"can be read and compared, but {purpose} needs bits that are gone; name a version that is exact"
+            f"version {manifest.version} is stored in tier {tier}, up to {largest_error(manifest):.3g} off: "
+            f"it can be read and compared, but {purpose} needs bits that are gone; name a version that is exact"
         )
