@@ -116,11 +116,8 @@ def compact(
             f"compaction took more than {repository.grace / 2:.0f} s, and what it wrote may be collected: "
             "run it more often, or fewer versions at a time"
         )
-    published = {
-        each.version: new
-        for each in manifests
-        if (new := _published(repository, each, wanted[each.version], parts)) is not None
-    }
+    made = (_published(repository, each, wanted[each.version], parts) for each in manifests)
+    published = {each.version: each for each in made if each is not None}
     repository.settle(keys)
     held = _given_back(repository, manifests, published, done.tiers, protected)
     lossy = {version: tier for version, tier in done.tiers.items() if version in published}

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.errors import InputError, UnknownVersionError
+from driftline.errors import InputError
 from driftline.frames.states import TOMBSTONE
 from driftline.ids import lsn
 from driftline.versions.committing import Draft, commit
 from driftline.versions.delta import DeltaBuffer
 from driftline.versions.documents import checksum
-from driftline.versions.history import OnProgress, read_all
-from driftline.versions.labels import head
+from driftline.versions.history import OnProgress
+from driftline.versions.lineage import Lines, lines_of
 from driftline.versions.manifest import MAIN, Manifest, PartManifest, Place, TableManifest
 from driftline.versions.merging import (
     Counted,
@@ -36,7 +36,6 @@ from driftline.versions.parts import PartReader
 from driftline.versions.partspec import PartSpec
 from driftline.versions.repository import Repository
 from driftline.versions.sealing import seal_part
-from driftline.versions.tiers import check_exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +66,6 @@ class Merge:
     manifest: Manifest | None  # None: only planned; of `ours` where there is nothing to merge
 
 
-@dataclass(frozen=True, slots=True)
-class _Lines:
-    """Three versions, and those on the way from each head to where it meets the other's past."""
-
-    ours: Manifest
-    theirs: Manifest
-    ancestor: Manifest
-    our_line: tuple[Manifest, ...]
-    their_line: tuple[Manifest, ...]
-
-    @property
-    def merged_before(self) -> bool:
-        return self.ancestor.version == self.theirs.version
-
-
 def plan_merge(
     repository: Repository,
     theirs: str,
@@ -89,7 +73,7 @@ def plan_merge(
     on_progress: OnProgress = lambda done, total: None,
 ) -> Merge:
     """Return what merging version `theirs` into a branch would change; raises as `merge` does."""
-    lines = _lines(repository, theirs, branch)
+    lines = lines_of(repository, theirs, branch)
     if lines.merged_before:
         return Merge(lines.ours.version, theirs, theirs, (), None)
     shards = list(_shards(repository, lines))
@@ -119,7 +103,7 @@ def merge(
     LossyVersionError; InputError for tables of different shapes; VersionRaceError if the branch has
     moved on meanwhile: then begin again.
     """
-    lines = _lines(repository, theirs, branch)
+    lines = lines_of(repository, theirs, branch)
     ours = lines.ours
     if lines.merged_before:
         return Merge(ours.version, theirs, theirs, (), ours)
@@ -155,66 +139,7 @@ def merge(
     return Merge(ours.version, theirs, lines.ancestor.version, tables, commit(repository, draft))
 
 
-def common_ancestor(manifests: Mapping[str, Manifest], ours: str, theirs: str) -> Manifest:
-    """Return the version that both go back to and that no other such version goes back to.
-
-    Of several (lines that were merged crosswise), the deepest. Raises UnknownVersionError if it is gone.
-    """
-    common = _past(manifests, ours) & _past(manifests, theirs)
-    passed = {name for each in common for name in _past(manifests, each) - {each}}
-    best = sorted(common - passed)
-    gone = [name for name in best if name not in manifests]
-    if gone or not best:
-        what = f"{gone[0]}, which was removed" if gone else "nowhere: they have no common ancestor"
-        raise UnknownVersionError(
-            f"{ours} and {theirs} go back to {what}; a merge needs the rows of where the lines part"
-        )
-    return max((manifests[name] for name in best), key=lambda each: (each.depth, each.version))
-
-
-def _past(manifests: Mapping[str, Manifest], version: str) -> set[str]:
-    """Return a version and all that it goes back to, also those that are gone, by name."""
-    reached, ahead = {version}, [version]
-    while ahead:
-        each = manifests.get(ahead.pop())
-        for name in each.parents if each is not None else ():
-            if name not in reached:
-                reached.add(name)
-                ahead.append(name)
-    return reached
-
-
-def _lines(repository: Repository, theirs: str, branch: str) -> _Lines:
-    ours, other = head(repository, branch), repository.manifest(theirs)
-    if ours is None:
-        raise UnknownVersionError(f"branch {branch} has no version to merge into")
-    manifests = {each.version: each for each in read_all(repository)}
-    manifests |= {each.version: each for each in (ours, other)}
-    ancestor = common_ancestor(manifests, ours.version, theirs)
-    for each in (ours, other, ancestor):
-        check_exact(each, "a merge")
-    return _Lines(
-        ours,
-        other,
-        ancestor,
-        _until(manifests, ours, _past(manifests, theirs)),
-        _until(manifests, other, _past(manifests, ours.version)),
-    )
-
-
-def _until(manifests: Mapping[str, Manifest], each: Manifest, past: set[str]) -> tuple[Manifest, ...]:
-    """Return a version and its first parents until one is in `past`, as far as they exist."""
-    found = []
-    while each.version not in past:
-        found.append(each)
-        after = manifests.get(each.parent or "")
-        if after is None:
-            break
-        each = after
-    return tuple(found)
-
-
-def _shards(repository: Repository, lines: _Lines) -> Iterable[tuple[str, Sides]]:
+def _shards(repository: Repository, lines: Lines) -> Iterable[tuple[str, Sides]]:
     """Yield the shards of the tables that both versions have."""
     for name, table in lines.ours.tables.items():
         other = lines.theirs.tables.get(name)
@@ -269,7 +194,7 @@ def _merged_part(
         delta.close()
 
 
-def _counted(repository: Repository, lines: _Lines, table: str, shard: int) -> Counted:
+def _counted(repository: Repository, lines: Lines, table: str, shard: int) -> Counted:
     return Counted(
         _taken_in(repository, lines.our_line, lines.ours, table, shard),
         _taken_in(repository, lines.their_line, lines.theirs, table, shard),
@@ -295,7 +220,7 @@ def _taken_in(
     return found
 
 
-def _tables(lines: _Lines, parts: Mapping[str, Sequence[PartManifest]]) -> dict[str, TableManifest]:
+def _tables(lines: Lines, parts: Mapping[str, Sequence[PartManifest]]) -> dict[str, TableManifest]:
     """Return the tables of the merge: those of one line alone are that line's as they are."""
     tables = {**lines.theirs.tables, **lines.ours.tables}
     for name, merged in parts.items():

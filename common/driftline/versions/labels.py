@@ -25,6 +25,7 @@ from driftline.versions.references import (
 from driftline.versions.registers import read_register, read_registers, write_register
 from driftline.versions.repository import Repository
 from driftline.versions.stores import checked_name
+from driftline.versions.tiers import check_exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,16 @@ def remove_tag(repository: Repository, name: str) -> None:
 
 
 def create_branch(repository: Repository, name: str, at: str) -> None:
-    """Make a branch that begins at version `at`. Raises VersionHeldError if the name is taken."""
+    """Make a branch that begins at version `at`.
+
+    Raises VersionHeldError if the name is taken, LossyVersionError: training needs the bits it goes on from.
+    """
     folder = f"branches/{checked_label('branch', name)}"
     if name == MAIN or read_register(repository.store, folder) is not None:
         raise VersionHeldError(f"branch {name!r} exists, or existed: its versions still carry the name")
     if name in tags(repository):
         raise VersionHeldError(f"branch {name!r}: a tag is called so")
+    check_exact(repository.manifest(at), "a branch")
     _point(repository, folder, at)
 
 

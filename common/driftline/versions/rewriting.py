@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.errors import DamagedObjectError
+from driftline.frames.tensors import Array
 from driftline.versions.cache import ObjectCache
 from driftline.versions.manifest import PartManifest
 from driftline.versions.owners import write_owner_map
@@ -227,14 +228,14 @@ def _written(spec: PartSpec, plan: Rewrite, piece: Piece, sink: Sink) -> Segment
     key = spec.key("seg")
     if piece.copied:
         names = plan.segments[sources[0][0]].columns()
-        columns = {}
+        columns: dict[str, Array] = {}
         for name in names:
             taken = [plan.segments[number].stored(name, piece.ranks[here]) for number, here in sources]
             columns[name] = np.empty((len(piece.ranks), *taken[0].shape[1:]), taken[0].dtype)
             for (_, here), values in zip(sources, taken, strict=True):
                 columns[name][here] = values
-        everything = {"ord": piece.ordinals, **nothing, **columns}
-        ordered = dict(sorted(everything.items(), key=lambda pair: -pair[1].itemsize))
+        everything: dict[str, Array] = {"ord": piece.ordinals, **nothing, **columns}
+        ordered = dict(sorted(everything.items(), key=lambda pair: -pair[1].dtype.itemsize))
         about = {"table": spec.table, "part": str(spec.part), "txn": spec.txn}
         entry, sealed = seal_segment(key, about, ordered, losses)
     else:

@@ -66,7 +66,7 @@ class Losses:
 
 def write_segment(key: str, table: str, part: int, txn: str, data: SegmentData) -> tuple[SegmentRef, Sealed]:
     """Return a segment and how a manifest lists it. It holds at least one row or tombstone."""
-    tensors = {
+    tensors: dict[str, Array] = {
         "lsn": data.lsn,
         "dead_lsn": data.dead_lsn,
         "ord": data.ordinals,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # manifests list segments, and segments have tiers
 
 EXACT, INT16, INT8 = "exact", "int16", "int8"
 TIERS = (INT8, INT16, EXACT)
-_WIDTH = {INT8: np.dtype("i1"), INT16: np.dtype("<i2")}
+_WIDTH: dict[str, np.dtype[np.signedinteger]] = {INT8: np.dtype(np.int8), INT16: np.dtype("<i2")}
 _MOST = {INT8: 127, INT16: 32767}
 
 
@@ -97,5 +97,5 @@ def check_exact(manifest: Manifest, purpose: str) -> None:
     if tier is not None:
         raise LossyVersionError(
             f"version {manifest.version} is stored in tier {tier}, up to {largest_error(manifest):.3g} off: "
-            f"it can be read and compared, but {purpose} needs bits that are gone; name a version that is exact"
+            f"it can be read and compared, but {purpose} needs bits that are gone; name an exact one"
         )
