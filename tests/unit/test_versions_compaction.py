@@ -11,6 +11,7 @@ import pytest
 from driftline.errors import DeltaError, InputError, LossyVersionError, VersionHeldError
 from driftline.ids import lsn_offset
 from driftline.versions import (
+    Draft,
     Manifest,
     Repository,
     TableReader,
@@ -63,7 +64,7 @@ class Example:
         return opened(self.store, self.clock)
 
     def commit(self) -> None:
-        parent = self.versions[-1] if self.versions else None
+        parent = self.now(-1) if self.versions else None
         self.versions.append(self.live.commit(self.repository, f"op-{len(self.versions)}", parent))
         self.contents.append(self.live.contents())
 
@@ -350,7 +351,7 @@ def test_a_version_that_something_holds_stays_exact(example: Example) -> None:
     refused("pin of ads")
     example.clock.time += 20
     create_branch(repository, "exp", version)
-    refused("begin of branch exp")
+    refused("branch exp")
     remove_branch(repository, "exp")
     deploy(repository, version)
     refused("deployment")
@@ -410,11 +411,11 @@ def test_fsck_names_a_lossy_segment_in_an_exact_version_and_a_revision_that_says
     lossy = blurred(example)
     wrong = replace(lossy, rev=2, retention=EXACT)
     example.store.create(wrong.key, write_manifest(wrong))
-    other = replace(example.now(1), rev=1, op=7)
+    other = replace(example.now(1), rev=2, op=7)
     example.store.create(other.key, write_manifest(other))
 
     assert [(each.code, each.object) for each in fsck(example.repository)] == [
-        ("revised", "versions/V-R-1.1/m-000001"),
+        ("revised", "versions/V-R-1.1/m-000002"),
         ("tier", "versions/V-R-1.0/m-000002 items:0"),
     ]
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftline.cli.gc_command import reachable
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, settings_of
-from driftline.cli.version_options import REFERENCE, StoreUrl, print_json, progress, reading
+from driftline.cli.options import AsJson, for_settings
+from driftline.cli.version_options import REFERENCE, print_json, progress, reading
+from driftline.config import Settings
 from driftline.errors import InputError
 from driftline.versions.wording import seconds_in, size
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from driftline.versions.compacting import Compacted
 
 
+@for_settings("store_url", "log_url", "group", "data_dir", "config")
 def compact(
+    settings: Settings,
     refs: Annotated[
         list[str] | None, typer.Argument(metavar="[REF]...", help=f"With --tier: {REFERENCE}.")
     ] = None,
@@ -35,11 +38,6 @@ def compact(
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    log_url: LogUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Rewrite segments that are mostly unused, or too many; versions keep their names and their rows.
 
@@ -54,7 +52,6 @@ def compact(
         raise InputError("versions are named to choose their tier: add --tier int16 or --tier int8")
     if tier is not None and not refs and older_than is None:
         raise InputError(f"--tier {tier} of which versions? Name them, or give their age: --older-than 30d")
-    settings = settings_of(log_url, None, group, data_dir, config, store_url=store_url)
     repository = reading(settings)
 
     def protected() -> frozenset[str]:

@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
-from driftline.cli.version_options import StoreUrl, print_json, progress, reading, store_settings
+from driftline.cli.options import AsJson, on_versions
+from driftline.cli.version_options import print_json, progress, reading
+from driftline.config import Settings
 from driftline.versions.wording import columns, moment, size
 
 if TYPE_CHECKING:
     from driftline.versions.footprint import Usage
 
 
+@on_versions
 def du(
+    settings: Settings,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Say what takes room: by version, the oldest first, by branch and by tier.
 
@@ -30,7 +29,7 @@ def du(
     """
     from driftline.versions.footprint import usage
 
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     with progress(as_json) as bars:
         task = bars.add_task("manifests", total=None)
         found = usage(repository, lambda done, total: bars.update(task, completed=done, total=total))

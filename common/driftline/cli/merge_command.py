@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
-from driftline.cli.version_options import REFERENCE, StoreUrl, print_json, progress, reading, store_settings
+from driftline.cli.options import AsJson, on_versions
+from driftline.cli.version_options import REFERENCE, print_json, progress, reading
+from driftline.config import Settings
 from driftline.errors import InputError
 from driftline.versions.merging import Resolver
 from driftline.versions.wording import columns
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 DEFAULT_TOP = 10
 
 
+@on_versions
 def merge(
+    settings: Settings,
     ref: Annotated[str, typer.Argument(metavar="REF", help=f"What is merged in: {REFERENCE}.")],
     into: Annotated[str, typer.Option("--into", metavar="BRANCH", help="Branch that gets it.")] = "main",
     resolve_by: Annotated[
@@ -38,10 +41,6 @@ def merge(
     ] = False,
     every: Annotated[bool, typer.Option("--rows", help="Name every conflict.")] = False,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Merge a version into a branch, row by row since their common ancestor: a version with two parents.
 
@@ -51,7 +50,7 @@ def merge(
     from driftline.versions.joining import merge as do
     from driftline.versions.joining import plan_merge
 
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     found = resolve(repository, ref)
     if found.reference.table is not None:
         raise InputError(f"{ref}: the tables of a group are merged together: name no table")

@@ -51,7 +51,12 @@ def retire(repository: Repository, versions: Sequence[str], protected: Iterable[
     for version in versions:
         manifest = repository.manifest(version)
         tomb = f"versions/{version}/tomb"
-        body = {"txn": manifest.txn, "at": repository.now(), "branch": manifest.branch}
+        body = {
+            "txn": manifest.txn,
+            "at": repository.now(),
+            "branch": manifest.branch,
+            "parents": list(manifest.parents),  # so that lines can be followed past it
+        }
         try:
             repository.store.create(tomb, write_plain(body))
         except ObjectExistsError:

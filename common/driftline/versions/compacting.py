@@ -104,10 +104,9 @@ def compact(
     for number, shard in enumerate(shards, 1):
         plan = plan_rewrite(shard.spec, shard.shown, limits or Limits(), repository.cache)
         if plan.chosen:
-            before = [each.part for each in shard.shown]
-            after = rewrite(shard.spec, before, plan, repository.cache, put)
-            for version, old, new in zip(shard.versions, before, after, strict=True):
-                if new is not old:
+            after = rewrite(shard.spec, shard.shown, plan, repository.cache, put)
+            for version, old, new in zip(shard.versions, shard.shown, after, strict=True):
+                if new is not old.part:
                     parts[version, shard.spec.table, shard.spec.part] = new
         done = _added(done, plan)
         on_progress(number, len(shards))

@@ -108,8 +108,10 @@ def writer_of(
     ahead, seen = [manifest], {manifest.version}
     while ahead:
         each = ahead.pop(0)
+        if len(each.parents) > 1 and _worked_out(repository, each, table, shard, changed):
+            return each
         parts = each.tables[table].parts if table in each.tables else ()
-        if shard < len(parts) and took_in(parts[shard], changed, each):
+        if shard < len(parts) and took_in(parts[shard], changed):
             return each
         for name in (each.base, *each.parents[1:]):
             if name and name not in seen:
@@ -121,12 +123,27 @@ def writer_of(
     return None
 
 
-def took_in(part: PartManifest, changed: int, manifest: Manifest) -> bool:
+def took_in(part: PartManifest, changed: int) -> bool:
     """Return whether the event of an LSN is one of those that a version took in itself."""
     generation, next_ = part.place.number("gen"), part.place.number("next")
-    if len(manifest.parents) > 1:  # what a merge worked out has the LSN of the barrier it stands on
-        return changed == lsn(generation, max(next_, 1) - 1)
     return lsn_generation(changed) == generation and part.begin <= lsn_offset(changed) < next_
+
+
+def _worked_out(repository: Repository, merge: Manifest, table: str, shard: int, changed: int) -> bool:
+    """Return whether a merge made a row: its LSN is that of the barrier of one of the parents."""
+    for name in merge.parents:
+        try:
+            known = repository.manifest(name).tables.get(table)
+        except UnknownVersionError:
+            continue
+        if known is not None and shard < len(known.parts) and barrier(known.parts[shard]) == changed:
+            return True
+    return False
+
+
+def barrier(part: PartManifest) -> int:
+    """Return the LSN of the barrier that a shard was cut at: no row of the log has it."""
+    return lsn(part.place.number("gen"), max(part.place.number("next"), 1) - 1)
 
 
 def _with_table(line_: Iterable[Manifest], table: str) -> Iterator[Manifest]:

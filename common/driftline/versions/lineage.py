@@ -6,8 +6,9 @@ known by name, so two lines that part at one are never taken to part further bac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from driftline.errors import UnknownVersionError
 from driftline.versions.history import read_all
@@ -15,6 +16,9 @@ from driftline.versions.labels import head
 from driftline.versions.manifest import Manifest
 from driftline.versions.repository import Repository
 from driftline.versions.tiers import check_exact
+
+Parents = Callable[[str], Sequence[str]]
+"""Returns the parents of a version, also of one that was removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +36,28 @@ class Lines:
         return self.ancestor.version == self.theirs.version
 
 
-def common_ancestor(manifests: Mapping[str, Manifest], ours: str, theirs: str) -> Manifest:
+def common_ancestor(parents: Parents, known: Mapping[str, Manifest], ours: str, theirs: str) -> Manifest:
     """Return the version that both go back to and that no other such version goes back to.
 
     Of several (lines that were merged crosswise), the deepest. Raises UnknownVersionError if it is gone.
     """
-    common = _past(manifests, ours) & _past(manifests, theirs)
-    passed = {name for each in common for name in _past(manifests, each) - {each}}
+    common = past(parents, ours) & past(parents, theirs)
+    passed = {name for each in common for name in past(parents, each) - {each}}
     best = sorted(common - passed)
-    gone = [name for name in best if name not in manifests]
+    gone = [name for name in best if name not in known]
     if gone or not best:
-        what = f"{gone[0]}, which was removed" if gone else "nowhere: they have no common ancestor"
+        what = f"{gone[0]}, which was removed" if gone else "nothing that both know"
         raise UnknownVersionError(
             f"{ours} and {theirs} go back to {what}; a merge needs the rows of where the lines part"
         )
-    return max((manifests[name] for name in best), key=lambda each: (each.depth, each.version))
+    return max((known[name] for name in best), key=lambda each: (each.depth, each.version))
 
 
-def _past(manifests: Mapping[str, Manifest], version: str) -> set[str]:
+def past(parents: Parents, version: str) -> set[str]:
     """Return a version and all that it goes back to, also those that are gone, by name."""
     reached, ahead = {version}, [version]
     while ahead:
-        each = manifests.get(ahead.pop())
-        for name in each.parents if each is not None else ():
+        for name in parents(ahead.pop()):
             if name not in reached:
                 reached.add(name)
                 ahead.append(name)
@@ -71,15 +74,21 @@ def lines_of(repository: Repository, theirs: str, branch: str) -> Lines:
         raise UnknownVersionError(f"branch {branch} has no version to merge into")
     manifests = {each.version: each for each in read_all(repository)}
     manifests |= {each.version: each for each in (ours, other)}
-    ancestor = common_ancestor(manifests, ours.version, theirs)
+
+    @cache
+    def parents(name: str) -> Sequence[str]:
+        each = manifests.get(name)
+        return each.parents if each is not None else repository.removed_parents(name)
+
+    ancestor = common_ancestor(parents, manifests, ours.version, theirs)
     for each in (ours, other, ancestor):
         check_exact(each, "a merge")
     return Lines(
         ours,
         other,
         ancestor,
-        _until(manifests, ours, _past(manifests, theirs)),
-        _until(manifests, other, _past(manifests, ours.version)),
+        _until(manifests, ours, past(parents, theirs)),
+        _until(manifests, other, past(parents, ours.version)),
     )
 
 

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from driftline.errors import InputError
 from driftline.frames.states import TOMBSTONE, States
-from driftline.ids import lsn
 from driftline.versions.diffing import PartDiff, part_diff
-from driftline.versions.manifest import PartManifest
+from driftline.versions.explaining import barrier
 from driftline.versions.parts import PartReader, Rows
 
 _BLOCK = 65_536
@@ -105,7 +104,7 @@ def states_of(
     that is worked out is not finite.
     """
     fresh = first_ordinal(sides)
-    stamp = max(_barrier(sides.ours.part), _barrier(sides.theirs.part))
+    stamp = max(barrier(sides.ours.part), barrier(sides.theirs.part))
     for ids in _blocks(_union(plan.taken, plan.revived)):
         rows = _read(sides.theirs, ids)
         ordinals, fresh = _ordinals(sides.ours, ids, fresh)
@@ -221,11 +220,6 @@ def _ordinals(ours: PartReader, ids: NDArray[np.uint64], fresh: int) -> tuple[ND
 def _states(table: str, shard: int, rows: Rows, ordinals: NDArray[np.uint32], flag: int) -> States:
     flags = np.full(len(rows), flag, np.uint8)
     return States(table, shard, rows.ids, ordinals, rows.lsn, rows.rows, rows.state, flags)
-
-
-def _barrier(part: PartManifest) -> int:
-    """Return the LSN of the barrier that a shard was cut at: no row of the log has it."""
-    return lsn(part.place.number("gen"), max(part.place.number("next"), 1) - 1)
 
 
 def _union(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.uint64]:

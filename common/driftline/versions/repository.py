@@ -180,6 +180,15 @@ class Repository:
                 self._manifests.popitem(last=False)
         return manifest
 
+    def removed_parents(self, version: str) -> tuple[str, ...]:
+        """Return the parents of a version that was removed, as far as its tombstone says."""
+        try:
+            key = f"versions/{version}/tomb"
+            found = read_plain(key, self.store.get(key)).get("parents")
+        except ObjectMissingError:
+            return ()
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
     def current(self, version: str, table: str, shard: int, part: PartManifest) -> PartManifest:
         """Return `part`, a shard that was read of a version before, as it is stored now.
 

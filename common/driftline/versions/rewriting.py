@@ -110,7 +110,7 @@ def plan_rewrite(spec: PartSpec, shown: Sequence[Shown], limits: Limits, cache: 
 
 
 def rewrite(
-    spec: PartSpec, parts: Sequence[PartManifest], plan: Rewrite, cache: ObjectCache, sink: Sink
+    spec: PartSpec, shown: Sequence[Shown], plan: Rewrite, cache: ObjectCache, sink: Sink
 ) -> list[PartManifest]:
     """Return the shard of each version as it is stored from now on; new objects have gone to `sink`.
 
@@ -120,16 +120,17 @@ def rewrite(
     numbers = {each.entry.ref.key: number for number, each in enumerate(plan.segments)}
     done: dict[object, PartManifest] = {}
     result = []
-    for part in parts:
-        chosen = [at for at, each in enumerate(part.segments) if numbers[each.ref.key] in plan.places]
+    for each in shown:
+        part = each.part
+        chosen = [at for at, entry in enumerate(part.segments) if numbers[entry.ref.key] in plan.places]
         if not chosen:
             result.append(part)
             continue
         ahead = max(chosen[-1] + 1, part.owners.covers if part.owners is not None else 0)
         front = replace(part, segments=part.segments[:ahead])
-        key = (part.owners, tuple(each.ref.key for each in front.segments))
+        key = (each.tier, part.owners, tuple(entry.ref.key for entry in front.segments))
         if key not in done:
-            done[key] = _remapped(spec, front, plan, numbers, written, cache, sink)
+            done[key] = _remapped(spec, Shown(front, each.tier), plan, numbers, written, cache, sink)
         new = replace(
             part,
             segments=(*done[key].segments, *part.segments[ahead:]),
@@ -266,14 +267,19 @@ def _blurred(
 
 def _remapped(
     spec: PartSpec,
-    front: PartManifest,
+    shown: Shown,
     plan: Rewrite,
     numbers: dict[str, int],
     written: Sequence[SegmentRef],
     cache: ObjectCache,
     sink: Sink,
 ) -> PartManifest:
-    """Return the first segments of a shard with an owner map over all of them, old and new."""
+    """Return the first segments of a shard with an owner map over all of them, old and new.
+
+    What is stored less exactly than the version may show is not in it: segments behind these have it anew.
+    """
+    front, allowed = shown.part, level(shown.tier)
+    tiers = np.array([*(level(each.tier) for each in written), len(TIERS)], np.int8)
     codes = PartReader(cache, front, spec.dim, spec.state_size).codes()
     after = np.zeros(len(codes), np.int32)  # 1 + place among the old segments, or behind them the new
     entries = [*front.segments, *written]
@@ -285,7 +291,8 @@ def _remapped(
             after[ordinals[mine]] = place + 1
             continue
         moved = plan.places[number][mine]
-        after[ordinals[mine]] = np.where(moved > _NOBODY, len(front.segments) + 1 + moved, 0)
+        there = (moved > _NOBODY) & (tiers[moved] >= allowed)
+        after[ordinals[mine]] = np.where(there, len(front.segments) + 1 + moved, 0)
     live = np.unique(after)
     live = live[live > 0]
     if not len(live):

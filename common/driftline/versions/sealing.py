@@ -154,8 +154,9 @@ def _anchor(spec: PartSpec, part: PartManifest, cache: ObjectCache, sink: Sink) 
     Where too many hold a few rows each, those of fewest rows are merged: lists do not grow for ever.
     """
     if len(part.segments) > spec.most_segments:
-        plan = plan_rewrite(spec, [Shown(part)], Limits(0.0, spec.most_segments), cache)
-        (part,) = rewrite(spec, [part], plan, cache, sink)
+        shown = [Shown(part)]
+        plan = plan_rewrite(spec, shown, Limits(0.0, spec.most_segments), cache)
+        (part,) = rewrite(spec, shown, plan, cache, sink)
     codes = PartReader(cache, part, spec.dim, spec.state_size).codes()
     live = np.unique(codes)
     live = live[live > 0].astype(np.int64)

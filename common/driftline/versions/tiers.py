@@ -52,7 +52,7 @@ def quantise(values: NDArray[np.float32], tier: str) -> Quantised:
     divisor = np.where(scale > 0, scale, 1).astype(np.float64)
     codes = np.rint(np.clip(values / divisor[:, None], -most, most)).astype(_WIDTH[tier])
     codes[scale == 0] = 0
-    packed = codes.view(np.uint8).reshape(len(values), -1)
+    packed = codes.view(np.uint8).reshape(len(values), values.shape[1] * codes.itemsize)
     found = dequantise(packed, scale, tier)
     error = float(np.abs(found.astype(np.float64) - values).max(initial=0.0))
     return Quantised(packed, scale, error)
