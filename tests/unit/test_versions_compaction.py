@@ -122,7 +122,7 @@ def test_nine_rows_for_fifteen_visible_after_compaction_collection_a_branch_and_
     compact(example.repository, limits=FORCED)
     example.collect()
 
-    assert example.stored() == 11, "u5 of the branch is written once more, into the merge's own segment"
+    assert example.stored() == 12, "and main u4; u5 is written once more, into the segment of the merge"
     found = read_contents(example.repository, example.repository.manifest(merged.version))["items"]
     assert found[5][1:] == side.contents()["items"][5][1:]
     assert {row: found[row] for row in (1, 2, 3, 4)} == {
