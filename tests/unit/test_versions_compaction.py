@@ -213,15 +213,33 @@ def test_rows_that_versions_share_stay_shared(example: Example) -> None:
 
 
 def test_two_compactions_at_once_leave_one_revision_and_no_damage(example: Example) -> None:
-    first, second = example.repository, example.repository
-    manifests = [second.manifest(each.version) for each in example.versions]
-    compact(first, limits=FORCED)
-    stale = replace(manifests[2], rev=1)
-    assert example.store.get(stale.key) != write_manifest(stale)
-    compact(second, limits=FORCED)
+    class Racing(FakeObjects):
+        def create(self, key: str, data: bytes) -> None:
+            if key.endswith("/m-000001") and not raced:
+                raced.append(key)
+                compact(example.repository, limits=FORCED)
+            super().create(key, data)
+
+    raced: list[str] = []
+    racing = Racing(example.clock)
+    racing.objects = example.store.objects
+    lost = compact(opened(racing, example.clock), limits=FORCED)
     example.collect()
 
+    assert raced
+    assert lost.versions == ()
+    assert [example.now(number).rev for number in range(3)] == [0, 1, 1]
     example.check(0, 1, 2)
+
+
+def test_a_version_of_a_lossy_class_is_lossy_though_all_its_rows_are_still_shared(example: Example) -> None:
+    manifest = example.now(1)
+    compact(example.repository, {manifest.version: INT8})
+    after = example.now(1)
+
+    assert {each.tier for each in after.tables["items"].parts[0].segments} == {EXACT}
+    with pytest.raises(LossyVersionError, match=r"V-R-1\.1 is stored in tier int8"):
+        open_part(example.repository, manifest.version, "items", 0)
 
 
 def test_training_goes_on_from_a_compacted_head(example: Example) -> None:

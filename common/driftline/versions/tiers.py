@@ -73,8 +73,12 @@ def shrinks(columns: int, tier: str) -> bool:
 
 
 def lossy_tier(manifest: Manifest) -> str | None:
-    """Return the least exact tier that a version reads rows from, None if all are exact."""
-    tiers = {each.tier for table in manifest.tables.values() for p in table.parts for each in p.segments}
+    """Return the least exact tier that rows of a version are in, or may be by its class; None if exact.
+
+    A class is enough: what it allows may be done by any later compaction.
+    """
+    tiers = {manifest.retention}
+    tiers |= {each.tier for table in manifest.tables.values() for p in table.parts for each in p.segments}
     return min(tiers - {EXACT}, key=level, default=None)
 
 
