@@ -195,6 +195,8 @@ class Repository:
         A version's rows never change, but compaction moves them. Where the version is gone, or the
         shard stood elsewhere in it, `part` is returned.
         """
+        if not is_version_name(version):
+            return part
         try:
             found = self.manifest(version).tables.get(table)
         except UnknownVersionError:
