@@ -604,6 +604,10 @@ GUARANTEES: tuple[Guarantee, ...] = (
             Shown(
                 "tests/unit/test_versions_compaction.py::test_a_version_that_is_given_a_hold_meanwhile_is_exact_again"
             ),
+            Shown(
+                "tests/integration/test_merged.py::test_training_goes_on_exactly_from_a_merge_that_was_compacted",
+                "real servers",
+            ),
         ),
     ),
     Guarantee(
