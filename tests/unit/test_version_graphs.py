@@ -56,7 +56,7 @@ class Scene:
         self.stored[made.version] = snapshot_of(self.graph)
         return store_graph(self.repository, made.version, "items", self.stored[made.version])
 
-    def keys(self) -> list[str]:
+    def objects(self) -> list[str]:
         return sorted(info.key for info in self.repository.store.list("graphs"))
 
 
@@ -89,7 +89,7 @@ def test_a_graph_is_a_delta_onto_its_parents_until_the_chain_is_long(scene: Scen
 def test_a_graph_that_changed_everywhere_is_stored_whole(scene: Scene) -> None:
     scene.commit()
     scene.commit(changed=150)
-    assert [key.split("/")[-1][:2] for key in scene.keys()] == ["00", "00"]
+    assert [key.split("/")[-1][:2] for key in scene.objects()] == ["00", "00"]
 
 
 def test_a_version_without_a_graph_has_none_and_storing_again_changes_nothing(scene: Scene) -> None:
@@ -136,19 +136,19 @@ def test_collection_keeps_what_a_live_version_rests_on(scene: Scene, monkeypatch
     assert_as_stored(scene, first[3])  # its chain goes through the graphs of removed versions
     assert_as_stored(scene, first[4])
     retire(scene.repository, [first[3]])
-    assert len(scene.keys()) == 5
+    assert len(scene.objects()) == 5
 
 
 def test_fsck_names_a_damaged_graph_and_a_missing_one(scene: Scene) -> None:
     for _ in range(3):
         scene.commit()
     assert fsck(scene.repository) == []
-    path = scene.folder / scene.keys()[1]
+    path = scene.folder / scene.objects()[1]
     whole = path.read_bytes()
     path.chmod(0o644)
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert {each.object for each in fsck(scene.repository)} == {scene.keys()[1]}
-    with pytest.raises(DamagedObjectError, match=scene.keys()[1]):
+    assert {each.object for each in fsck(scene.repository)} == {scene.objects()[1]}
+    with pytest.raises(DamagedObjectError, match=scene.objects()[1]):
         load_graph(scene.repository, scene.versions[2].version, "items")
     path.unlink()
     with pytest.raises(ObjectMissingError):
@@ -160,13 +160,13 @@ def test_a_graph_that_does_not_prove_itself_is_refused(scene: Scene) -> None:
     """The parent's object was swapped for another whole graph, sound in itself."""
     scene.commit()
     scene.commit()
-    foot = scene.folder / scene.keys()[0]
+    foot = scene.folder / scene.objects()[0]
     scene.rows[:] = scene.rows[::-1]
     other = Scene(scene.folder.parent / "other")
     other.rows[:] *= np.float32(-2) + np.arange(COUNT, dtype=np.float32)[:, None]
     other.graph = KnnGraph(SETTINGS).fit(np.arange(COUNT), other.rows)
     other.commit()
     foot.chmod(0o644)
-    foot.write_bytes((other.folder / other.keys()[0]).read_bytes())
+    foot.write_bytes((other.folder / other.objects()[0]).read_bytes())
     with pytest.raises(DamagedObjectError):
         load_graph(scene.repository, scene.versions[1].version, "items")

@@ -146,12 +146,12 @@ def _load(repository: Repository, key: GraphKey) -> Snapshot:
     whole = _proven(name, part, proof)
     for name, delta, proof in reversed(deltas):
         try:
-            whole = delta.onto(whole)
+            whole = _proven(name, delta.onto(whole), proof)
         except (InputError, IndexError) as error:
             raise DamagedObjectError(
                 name, "its parent", "the graph it was made against", str(error)
             ) from error
-    return _proven(name, whole, proof)
+    return whole
 
 
 def _proven(key: str, graph: Snapshot, proof: str) -> Snapshot:
