@@ -22,7 +22,8 @@ from driftline.graph.lists import Lists, Places
 from driftline.graph.metric import Floats, Metric, block, squares
 
 _NOWHERE = np.uint16(0xFFFF)
-_AT_ONCE = 2_048  # rows that ask, or are filed, at a time
+_AT_ONCE = 2_048  # rows filed at a time
+_ASKED = 1 << 18  # candidates compared at a time: 4 MiB
 _BLOCK = 1 << 19  # distances at a time: 2 MiB
 
 
@@ -111,9 +112,9 @@ class Cells:
         return self._query(rows, width, self._settings.first_probes)
 
     def _query(self, rows: Places, width: int, probes: int) -> NDArray[np.int32]:
+        step = max(64, _ASKED // (probes * width))
         out = [
-            self._propose(rows[start : start + _AT_ONCE], width, probes)
-            for start in range(0, len(rows), _AT_ONCE)
+            self._propose(rows[start : start + step], width, probes) for start in range(0, len(rows), step)
         ]
         return np.concatenate([np.empty((0, width), np.int32), *out])
 
