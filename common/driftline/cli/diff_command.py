@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -25,6 +26,8 @@ from driftline.errors import InputError
 from driftline.versions.wording import columns
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from driftline.config import Settings
     from driftline.versions import PartDiff, Resolved
 
@@ -138,7 +141,7 @@ def _by_neighbours(
                     new.manifest,
                     name,
                     wanted,
-                    lambda doing, task=task, name=name: bars.update(task, description=f"{name}: {doing}"),
+                    partial(_tell, bars, task, name),
                 )
             )
     if as_json:
@@ -154,6 +157,10 @@ def _by_neighbours(
     for each in found:
         for line in diff_neighbours.lines(each, limit):
             typer.echo(line)
+
+
+def _tell(bars: Progress, task: TaskID, table: str, doing: str) -> None:
+    bars.update(task, description=f"{table}: {doing}")
 
 
 def common_tables(old: Resolved, new: Resolved, table: str | None) -> list[str]:

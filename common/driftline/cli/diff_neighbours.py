@@ -57,10 +57,10 @@ def compare_neighbours(
     usable = _same(stored, wanted, sides)
     if usable is not None:
         metric, width, graphs = usable[0].metric, usable[0].width, "stored"
-        pair = [
+        first, second = (
             Side.of(graph, vectors[np.searchsorted(ids, graph.ids)])
             for graph, (ids, vectors) in zip(usable, sides, strict=True)
-        ]
+        )
         left_out = sum(len(ids) - len(graph.ids) for graph, (ids, _) in zip(usable, sides, strict=True))
     else:
         known = next((each for each in stored if each is not None), None)
@@ -69,9 +69,9 @@ def compare_neighbours(
         kept = [(ids[fit], vectors[fit]) for ids, vectors in sides for fit in [~unusable(vectors, metric)]]
         left_out = sum(len(ids) for ids, _ in sides) - sum(len(ids) for ids, _ in kept)
         told("making the graph")
-        pair = _made(kept, GraphSettings(neighbours=width, metric=metric), told)
+        first, second = _made(kept, GraphSettings(neighbours=width, metric=metric), told)
     told("comparing")
-    return TableChange(table, width, metric, graphs, left_out, compare(*pair))
+    return TableChange(table, width, metric, graphs, left_out, compare(first, second))
 
 
 def ranking(found: Comparison) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -154,7 +154,9 @@ def _same(
     return found if fits and known else None
 
 
-def _made(sides: Sequence[tuple[np.ndarray, np.ndarray]], settings: GraphSettings, told: Told) -> list[Side]:
+def _made(
+    sides: Sequence[tuple[np.ndarray, np.ndarray]], settings: GraphSettings, told: Told
+) -> tuple[Side, Side]:
     (ids, vectors), (new_ids, new_vectors) = sides
     if vectors.shape[1] != new_vectors.shape[1]:
         raise InputError(
@@ -171,7 +173,7 @@ def _made(sides: Sequence[tuple[np.ndarray, np.ndarray]], settings: GraphSetting
     changed[known] = (vectors[at[known]] != new_vectors[known]).any(axis=1)
     graph.update(new_ids[changed], new_vectors[changed], removed=np.setdiff1d(ids, new_ids))
     graph.close()
-    return [before, Side.of(snapshot_of(graph), new_vectors)]
+    return before, Side.of(snapshot_of(graph), new_vectors)
 
 
 def _number(value: float) -> float | None:
