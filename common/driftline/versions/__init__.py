@@ -14,6 +14,7 @@ from driftline.versions.diffing import PartDiff, diff
 from driftline.versions.explaining import Change, Explanation, blame, explain
 from driftline.versions.footprint import Usage, usage
 from driftline.versions.fragments import complete, drop_fragments, put_fragment, read_fragments
+from driftline.versions.graphs import load_graph, store_graph
 from driftline.versions.history import Weight, ancestry, in_order, labels_of, read_all, weigh
 from driftline.versions.joining import Merge, TableMerge, merge, plan_merge
 from driftline.versions.labels import (
@@ -103,6 +104,7 @@ __all__ = [
     "in_order",
     "labels_of",
     "line",
+    "load_graph",
     "lossy_tier",
     "merge",
     "open_group",
@@ -125,6 +127,7 @@ __all__ = [
     "retire",
     "seal_part",
     "set_tag",
+    "store_graph",
     "tags",
     "undeploy",
     "unpin",

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from driftline.versions.graphs import FOLDER as GRAPHS
+from driftline.versions.graphs import GraphKey
 from driftline.versions.history import OnProgress, read_all
 from driftline.versions.manifest import Manifest
 from driftline.versions.repository import Repository
@@ -69,14 +71,15 @@ class Usage:
     total: int  # bytes
 
 
-_KINDS = {"seg": "segments", "dict": "dictionaries", "own": "owner maps", "graph": "graphs"}
+_KINDS = {"seg": "segments", "dict": "dictionaries", "own": "owner maps"}
 
 
 def usage(repository: Repository, on_progress: OnProgress = lambda done, total: None) -> Usage:
     """Return what takes room. Raises DamagedObjectError, ObjectStoreUnavailableError."""
     manifests = read_all(repository, on_progress)[::-1]
     sizes = {info.key: info.size for info in repository.store.list("")}
-    objects = {each.version: each.objects() for each in manifests}
+    graphs = [(key, GraphKey.parse(key)) for key in sizes if key.startswith(f"{GRAPHS}/")]
+    objects = {each.version: each.objects() | _graphs(each, graphs, sizes) for each in manifests}
     needed: dict[str, int] = {}
     for each in objects.values():
         needed |= each
@@ -94,6 +97,19 @@ def usage(repository: Repository, on_progress: OnProgress = lambda done, total: 
         dead,
         sum(sizes.values()),
     )
+
+
+def _graphs(
+    manifest: Manifest, graphs: Sequence[tuple[str, GraphKey | None]], sizes: Mapping[str, int]
+) -> dict[str, int]:
+    """Return the graphs that a version needs: its own, and those that its own is a delta onto."""
+    own = [each for _, each in graphs if each is not None and each.version == manifest.version]
+    chains = {(each.table, each.base): each.depth for each in own}
+    return {
+        key: sizes[key]
+        for key, each in graphs
+        if each is not None and each.depth <= chains.get((each.table, each.base), -1)
+    }
 
 
 def _versions(
@@ -174,4 +190,4 @@ def _is_manifest(key: str) -> bool:
 
 
 def _can_be_left(key: str) -> bool:
-    return key.startswith(("tables/", "attachments/", "frag/", ".staging/"))
+    return key.startswith(("tables/", "attachments/", f"{GRAPHS}/", "frag/", ".staging/"))
