@@ -32,7 +32,9 @@ def report(
     ] = None,
     domains: Annotated[
         list[str] | None,
-        typer.Option(metavar="TABLE=FILE", help="Domains of a table's rows, CSV lines id,domain; repeatable."),
+        typer.Option(
+            metavar="TABLE=FILE", help="Domains of a table's rows, CSV lines id,domain; repeatable."
+        ),
     ] = None,
     log_url: LogUrl = None,
     store_url: StoreUrl = None,

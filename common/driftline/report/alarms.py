@@ -20,7 +20,7 @@ from driftline.control import (
     RecoveryStep,
     Told,
 )
-from driftline.report.model import Alarm, Entry, Fact, Judged
+from driftline.report.model import Alarm, Fact, Judged
 from driftline.report.timeline import entry_of, once
 from driftline.report.words import facts_of
 

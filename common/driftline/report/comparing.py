@@ -26,8 +26,8 @@ from driftline.report.model import (
     TableComparison,
     View,
 )
-from driftline.report.neighbours import NOBODY, Nearest, nearest
-from driftline.report.packing import Named, packed_lists, column
+from driftline.report.neighbours import Nearest, nearest
+from driftline.report.packing import Named, column, packed_lists
 from driftline.report.sampling import Chosen
 from driftline.report.views import REDUCTIONS, Placed, Reduction, place
 from driftline.report.whole import whole_facts
@@ -93,7 +93,9 @@ def compare_tables(
         for metric in METRICS
     }
     changes = {
-        (count, metric): _neighbour_changes(_lists(sides[0], old.ids, count), _lists(sides[1], new.ids, count))
+        (count, metric): _neighbour_changes(
+            _lists(sides[0], old.ids, count), _lists(sides[1], new.ids, count)
+        )
         for metric, sides in near.items()
         for count in NEIGHBOUR_COUNTS
     }
@@ -123,7 +125,9 @@ def compare_tables(
         moved=column(drawn.moved.astype(np.uint8)),
         direction=column(_BY_NAME["offset_direction"].of(alone).astype(np.float32)),
         distance=column(_BY_NAME["offset_distance"].of(alone).astype(np.float32)),
-        domain=column((told.of(drawn.ids) if told is not None else np.zeros(len(drawn.ids))).astype(np.uint8)),
+        domain=column(
+            (told.of(drawn.ids) if told is not None else np.zeros(len(drawn.ids))).astype(np.uint8)
+        ),
         domains=_shares(told, old, new, moved, drawn, similar) if told is not None else (),
         named=column(named.ids),
         drawn_of=column(named.drawn),

@@ -20,7 +20,7 @@ Ids = NDArray[np.uint64]
 Doubles = NDArray[np.float64]
 UNKNOWN = "not in the file"
 OTHERS = "all others"
-MOST = 16
+MOST = 12
 """Domains told apart; the others are shown as one."""
 
 

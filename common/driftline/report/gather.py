@@ -46,7 +46,7 @@ class Ask:
     after: str = "latest"
     tables: Sequence[str] = ()  # none: all, if they are few
     domains: Mapping[str, Domains] = field(default_factory=dict)  # by table
-    sizes: Sizes = Sizes()
+    sizes: Sizes = field(default_factory=Sizes)
 
 
 def gather(

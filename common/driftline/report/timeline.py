@@ -27,7 +27,7 @@ from driftline.control import (
     VersionRejected,
 )
 from driftline.report.model import Entry
-from driftline.report.words import facts_of, told_facts
+from driftline.report.words import told_facts
 from driftline.versions import Manifest
 from driftline.versions.wording import origin, size
 
@@ -175,7 +175,9 @@ def _done(event: ControlEvent) -> Entry:
 
 def _refused(event: ControlEvent) -> Entry:
     assert isinstance(event, RollbackRefused)
-    return Entry(0, "rollback", "bad", "rows were not rolled back", f"{event.reason}; request {event.request}")
+    return Entry(
+        0, "rollback", "bad", "rows were not rolled back", f"{event.reason}; request {event.request}"
+    )
 
 
 def _in_runs(entries: Sequence[Entry]) -> list[Entry]:
@@ -188,9 +190,7 @@ def _in_runs(entries: Sequence[Entry]) -> list[Entry]:
             going.clear()
         elif key in going:
             before = found[going[key]]
-            found[going[key]] = replace(
-                before, until=entry.time, count=before.count + 1, detail=entry.detail
-            )
+            found[going[key]] = replace(before, until=entry.time, count=before.count + 1, detail=entry.detail)
             continue
         else:
             if entry.tone not in ("good", "plain"):

@@ -29,7 +29,9 @@ def word(value: object) -> str:
     elif isinstance(value, int):
         text = f"{value:,}"
     else:
-        text = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+        text = (
+            value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+        )
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

@@ -46,15 +46,17 @@ function selectNode(node) {
 function drawSettings() {
   const of = current();
   const spaces = [{ value: "full", label: `none: all ${of.dim} dimensions` }, ...of.views.map((each) => ({ value: each.name, label: `${each.title}, 2 dimensions`, reason: each.reason }))];
-  const greyed = of.views.filter((each) => each.reason).map((each) => `${each.title} cannot be chosen: ${each.reason}.`);
   const tables = report.tables.map((each, at) => ({ value: at, label: each.table }));
+  show("table-choice", choice("choose-table", "Table", tables, chosen.table, (value) => choose({ table: Number(value), node: -1 })));
   show("settings",
-    choice("choose-table", "Table", tables, chosen.table, (value) => choose({ table: Number(value), node: -1 })),
     choice("choose-k", "Neighbours K", of.neighbour_counts.map((each) => ({ value: each, label: String(each) })), chosen.neighbours, (value) => choose({ neighbours: Number(value) })),
     choice("choose-metric", "Distance", of.metrics.map((each) => ({ value: each, label: METRICS[each] || each })), chosen.metric, (value) => choose({ metric: value })),
-    choice("choose-view", "Views by", of.views.map((each) => ({ value: each.name, label: each.title, reason: each.reason })), chosen.view, (value) => choose({ view: value })),
-    choice("choose-space", "Reduction for the histogram", spaces, chosen.space, (value) => choose({ space: value })));
-  show("reasons", ...greyed.map((each) => el("span", {}, `${each} `)));
+    choice("choose-space", "Reduction", spaces, chosen.space, (value) => choose({ space: value })));
+}
+
+function greyed(of) {
+  const reasons = of.views.filter((each) => each.reason).map((each) => `${each.title} cannot be chosen: ${each.reason}.`);
+  return reasons.length ? el("p", { class: "hint reasons" }, reasons.join(" ")) : null;
 }
 
 function drawSummary() {

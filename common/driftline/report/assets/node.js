@@ -21,32 +21,30 @@ function ties(members, side) {
 }
 
 function neighbourGraph(node, members, side, version) {
-  const size = 460, middle = size / 2, reach = 158, near = 46;
+  const width = 540, height = 390, middle = width / 2, centre = height / 2, reach = 158, near = 46;
   const distances = members.flatMap((each) => [each.old, each.new]).filter((each) => each !== undefined);
   const low = chosen.metric === "inner_product" ? Math.min(...distances) : 0, span = Math.max(...distances) - low || 1;
   const here = members.filter((each) => each[side] !== undefined);
   const spot = new Map(here.map((each) => {
     const out = near + ((reach - near) * (each[side] - low)) / span;
-    return [each.name, [middle + out * Math.cos(each.angle), middle + out * Math.sin(each.angle)]];
+    return [each.name, [middle + out * Math.cos(each.angle), centre + out * Math.sin(each.angle)]];
   }));
-  const picture = svg("svg", { viewBox: `0 0 ${size} ${size - 40}`, role: "img", id: `graph-${side}`, "aria-label": `${here.length} neighbours of ${current().ids[node]} in ${version}; the table below lists them` });
-  const all = svg("g", { transform: "translate(0 -20)" });
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", id: `graph-${side}`, "aria-label": `${here.length} neighbours of ${current().ids[node]} in ${version}; the table below lists them` });
   for (const [one, other] of ties(here, side)) {
     const [x1, y1] = spot.get(one), [x2, y2] = spot.get(other);
-    all.append(svg("line", { x1, y1, x2, y2, class: "tie" }));
+    picture.append(svg("line", { x1, y1, x2, y2, class: "tie" }));
   }
   for (const each of here) {
     const [x, y] = spot.get(each.name);
-    all.append(svg("line", { x1: middle, y1: middle, x2: x, y2: y, class: `spoke ${each.kind}` }));
+    picture.append(svg("line", { x1: middle, y1: centre, x2: x, y2: y, class: `spoke ${each.kind}` }));
   }
   for (const each of here) {
     const [x, y] = spot.get(each.name), right = Math.cos(each.angle) > 0.02;
     const mark = each.kind === "came" ? svg("path", { d: `M${x} ${y - 7}L${x + 7} ${y}L${x} ${y + 7}L${x - 7} ${y}Z`, class: each.kind }) : svg("circle", { cx: x, cy: y, r: 5.5, class: each.kind });
     const label = Math.abs(Math.cos(each.angle)) < 0.15 ? { x, y: y + (Math.sin(each.angle) > 0 ? 21 : -12), "text-anchor": "middle" } : { x: x + (right ? 10 : -10), y: y + 4, "text-anchor": right ? "start" : "end" };
-    all.append(svg("g", {}, svg("title", {}, `${each.id}: ${each.kind}, distance ${figure(each[side])}`), mark, svg("text", label, shortened(each.id, 9))));
+    picture.append(svg("g", {}, svg("title", {}, `${each.id}: ${each.kind}, distance ${figure(each[side])}`), mark, svg("text", label, shortened(each.id, 12))));
   }
-  all.append(svg("circle", { cx: middle, cy: middle, r: 8, class: "centre" }));
-  picture.append(all);
+  picture.append(svg("circle", { cx: middle, cy: centre, r: 8, class: "centre" }));
   return el("div", {}, el("h3", {}, version), picture);
 }
 

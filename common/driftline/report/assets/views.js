@@ -107,8 +107,10 @@ function drawViews() {
   const legend = classes.labels.map((label, at) => el("li", {}, el("i", { class: `${classes.family}-${at}` }), label));
   if (classes.family === "seq") legend.push(el("li", {}, el("i", { class: "still" }), "did not move itself"));
   if (classes.rest) legend.push(el("li", {}, el("i", { class: "still" }), classes.rest));
-  show("views", el("div", { class: "bar" }, choice("choose-colour", "Colour by", colours, chosen.colour, (value) => choose({ colour: value }))),
-    el("ul", { class: "legend" }, ...legend), el("div", { class: "pair" }, ...panels),
+  show("views", el("div", { class: "bar" },
+    choice("choose-view", "Reduction", of.views.map((each) => ({ value: each.name, label: each.title, reason: each.reason })), chosen.view, (value) => choose({ view: value })),
+    choice("choose-colour", "Colour by", colours, chosen.colour, (value) => choose({ colour: value }))),
+    ...[greyed(of)].filter(Boolean), el("ul", { class: "legend" }, ...legend), el("div", { class: "pair" }, ...panels),
     el("p", { class: "hint", id: "pointed", "aria-live": "polite" }, "Point at a row to find it in both; click to choose it."));
   SIDES.forEach(drawView);
 }
