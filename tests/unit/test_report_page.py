@@ -79,7 +79,9 @@ def test_every_part_is_drawn(watched: Watched) -> None:
 def test_hostile_text_stays_text(watched: Watched) -> None:
     assert watched.page.locator("img").count() == 0
     assert watched.words("#title").startswith("</script><img src=x onerror=alert(1)>&amp;'\"")
-    assert HOSTILE.rstrip("\u2028") in (watched.page.locator("#choose-table option").first.text_content() or "")
+    assert HOSTILE.rstrip("\u2028") in (
+        watched.page.locator("#choose-table option").first.text_content() or ""
+    )
     assert "onerror" in watched.words("#alarms-body")
 
 
@@ -150,7 +152,8 @@ def test_all_of_it_works_from_the_keyboard(watched: Watched) -> None:
     assert watched.words("#found") == "12 is not among the drawn rows."
     unnamed = page.evaluate(
         """[...document.querySelectorAll("select, input, button, canvas, svg")]
-        .filter((each) => !(each.labels?.length || each.textContent.trim() || each.getAttribute("aria-label"))).length"""
+        .filter((each) => !each.labels?.length && !each.textContent.trim() && !each.getAttribute("aria-label"))
+        .length"""
     )
     assert unnamed == 0
 
@@ -197,13 +200,14 @@ _CONTRASTS = """() => {
   const parts = (colour) => { pen.clearRect(0, 0, 1, 1); pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
     return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3); };
   const light = (colour) => { const [r, g, b] = parts(colour).map((each) => each / 255)
-    .map((each) => (each <= 0.03928 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4));
+    .map((each) => (each <= 0.04 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
   const behind = (node) => { for (let at = node; at; at = at.parentElement) {
     const colour = getComputedStyle(at).backgroundColor;
     if (!/, 0\\)$|transparent|\\/ 0\\.|color\\(/.test(colour)) return colour; } return "white"; };
   const found = {};
-  for (const node of document.querySelectorAll("h1, h2, p, th, td, dt, dd, a, button:enabled, select, li, caption, svg text")) {
+  const all = "h1, h2, p, th, td, dt, dd, a, button:enabled, select, li, caption, svg text";
+  for (const node of document.querySelectorAll(all)) {
     if (!node.textContent.trim() || !node.getClientRects().length) continue;
     const style = getComputedStyle(node), svg = node instanceof SVGElement;
     const [one, other] = [light(svg ? style.fill : style.color), light(behind(node))];

@@ -23,7 +23,7 @@ class Sizes:
 
     points: int = 2_000  # drawn, chosen at random
     farthest: int = 200  # drawn besides: those that moved farthest of all
-    pool: int = 40_000  # among which neighbours are looked for; fewer than 2^16 - 1
+    pool: int = 20_000  # among which neighbours are looked for; fewer than 2^16 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
