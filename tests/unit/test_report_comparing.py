@@ -7,11 +7,11 @@ import pytest
 
 from driftline.drift import Side, compare
 from driftline.drift.measures import Lists
-from driftline.drift.measures.base import Floats, Ids
+from driftline.drift.measures.base import Doubles, Floats, Ids
 from driftline.graph import Metric
 from driftline.report import Domains, Rows, compare_tables, render
 from driftline.report.comparing import BINS, METRICS, NEIGHBOUR_COUNTS, Moved
-from driftline.report.model import NOBODY, Changes, TableComparison
+from driftline.report.model import NOBODY, Changes, Column, TableComparison
 from driftline.report.neighbours import nearest
 from driftline.report.packing import unpacked
 from driftline.report.sampling import Sizes, choose, chosen_at_random
@@ -19,6 +19,10 @@ from driftline.report.views import REDUCTIONS, place
 from tests.support import reports
 
 ROWS, DIMS = 90, 6
+
+
+def floats(packed: Column) -> Doubles:
+    return np.asarray(unpacked(packed), np.float64)
 
 
 class Pair:
@@ -74,26 +78,26 @@ def test_changes_of_neighbours_are_as_they_are_defined(count: int, metric: Metri
     old, new = (by_definition(rows, count, metric) for rows in (pair.before, pair.after))
     shared = np.array([len(a & b) for a, b in zip(old, new, strict=True)])
     assert unpacked(found.quantity).tolist() == (count - shared).tolist()
-    np.testing.assert_allclose(unpacked(found.ratio), (count - shared) / count, rtol=1e-6)
-    np.testing.assert_allclose(unpacked(found.similarity), shared / (2 * count - shared), rtol=1e-6)
+    np.testing.assert_allclose(floats(found.ratio), (count - shared) / count, rtol=1e-6)
+    np.testing.assert_allclose(floats(found.similarity), shared / (2 * count - shared), rtol=1e-6)
 
 
 def test_a_node_has_the_measures_that_the_drift_library_gives_it() -> None:
     pair = Pair()
     every = np.arange(ROWS)
     near = [nearest(pair.ids, rows, every, 10, Metric.COSINE) for rows in (pair.before, pair.after)]
-    sides = [
+    old, new = (
         Side(pair.ids, rows, Lists(pair.ids[each.places], each.listed))
         for rows, each in zip((pair.before, pair.after), near, strict=True)
-    ]
-    expected = compare(*sides).measures
+    )
+    expected = compare(old, new).measures
     found = pair.compared()
     shown = changes_of(found, 10, Metric.COSINE)
     assert unpacked(found.ids).tolist() == pair.ids.tolist()
-    np.testing.assert_allclose(unpacked(found.direction), expected["offset_direction"], atol=1e-5)
-    np.testing.assert_allclose(unpacked(found.distance), expected["offset_distance"], atol=1e-5)
-    np.testing.assert_allclose(unpacked(shown.similarity), expected["jaccard"], rtol=1e-6)
-    np.testing.assert_allclose(unpacked(shown.ratio), expected["change_ratio"], rtol=1e-6)
+    np.testing.assert_allclose(floats(found.direction), expected["offset_direction"], atol=1e-5)
+    np.testing.assert_allclose(floats(found.distance), expected["offset_distance"], atol=1e-5)
+    np.testing.assert_allclose(floats(shown.similarity), expected["jaccard"], rtol=1e-6)
+    np.testing.assert_allclose(floats(shown.ratio), expected["change_ratio"], rtol=1e-6)
     assert unpacked(shown.quantity).tolist() == expected["change_quantity"].tolist()
     assert len(found.measures) == 5
 
@@ -105,8 +109,8 @@ def test_packed_lists_name_the_neighbours_nearest_first_with_their_distances() -
     named = unpacked(found.named)
     near = nearest(pair.ids, pair.after, np.arange(ROWS), 20, Metric.L2)
     assert named[unpacked(lists.new)].tolist() == pair.ids[near.places].tolist()
-    low, high = (np.asarray(unpacked(each), np.float64)[:, None] for each in (lists.low, lists.high))
-    shown = low + (high - low) * np.asarray(unpacked(lists.new_distance), np.float64) / 65535
+    low, high = (floats(each)[:, None] for each in (lists.low, lists.high))
+    shown = low + (high - low) * floats(lists.new_distance) / 65535
     np.testing.assert_allclose(shown, near.distances, atol=1e-4)
     assert unpacked(found.drawn_of).tolist() == list(range(ROWS))
 
@@ -118,7 +122,7 @@ def test_a_histogram_counts_the_similarity_of_each_sampled_row_once() -> None:
     for each in found.histograms:
         assert len(each.moved) == len(each.still) == BINS
         assert (sum(each.moved), sum(each.still)) == (len(pair.shoved), ROWS - len(pair.shoved))
-    values = np.asarray(unpacked(changes_of(found, 5, Metric.L2).similarity), np.float64)
+    values = floats(changes_of(found, 5, Metric.L2).similarity)
     shown = next(each for each in found.histograms if (each.neighbours, each.metric) == (5, "l2"))
     both = np.array(shown.moved) + np.array(shown.still)
     assert both.tolist() == np.histogram(values, BINS, (0, 1))[0].tolist()
@@ -139,12 +143,12 @@ def test_a_table_that_was_only_turned_has_moved_nowhere() -> None:
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(DIMS, DIMS)))
     pair.after, pair.shoved = (pair.before @ turn).astype(np.float32), np.arange(ROWS)
     found = pair.compared()
-    assert np.asarray(unpacked(found.distance)).max() < 1e-4
+    assert floats(found.distance).max() < 1e-4
     assert min(each.mean for each in found.histograms if each.space == "full") == 1.0
     view = found.views[0]
     assert view.old is not None
     assert view.new is not None
-    np.testing.assert_allclose(unpacked(view.old), unpacked(view.new), atol=1e-4)
+    np.testing.assert_allclose(floats(view.old), floats(view.new), atol=1e-4)
 
 
 def test_a_row_that_did_not_move_has_one_place_in_both_views() -> None:
@@ -152,7 +156,7 @@ def test_a_row_that_did_not_move_has_one_place_in_both_views() -> None:
     view = pair.compared().views[0]
     assert view.old is not None
     assert view.new is not None
-    same = (np.asarray(unpacked(view.old)) == np.asarray(unpacked(view.new))).all(axis=1)
+    same = (floats(view.old) == floats(view.new)).all(axis=1)
     assert np.flatnonzero(~same).tolist() == pair.shoved.tolist()
 
 
@@ -184,9 +188,9 @@ def test_rows_of_nan_and_zeros_are_counted_and_have_no_neighbours() -> None:
     found = pair.compared()
     lists = next(each for each in found.lists if each.metric == "cosine")
     assert found.left_out == 2
-    assert (np.asarray(unpacked(lists.new))[pair.shoved[:2]] == NOBODY).all()
+    assert (floats(lists.new)[pair.shoved[:2]] == NOBODY).all()
     assert found.views[0].new is not None
-    assert np.isnan(np.asarray(unpacked(found.views[0].new))[pair.shoved[0]]).all()
+    assert np.isnan(floats(found.views[0].new)[pair.shoved[0]]).all()
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])

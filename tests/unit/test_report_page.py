@@ -152,8 +152,8 @@ def test_all_of_it_works_from_the_keyboard(watched: Watched) -> None:
     assert watched.words("#found") == "12 is not among the drawn rows."
     unnamed = page.evaluate(
         """[...document.querySelectorAll("select, input, button, canvas, svg")]
-        .filter((each) => !each.labels?.length && !each.textContent.trim() && !each.getAttribute("aria-label"))
-        .length"""
+        .filter((each) => !each.labels?.length && !each.textContent.trim())
+        .filter((each) => !each.getAttribute("aria-label")).length"""
     )
     assert unnamed == 0
 
@@ -200,7 +200,7 @@ _CONTRASTS = """() => {
   const parts = (colour) => { pen.clearRect(0, 0, 1, 1); pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
     return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3); };
   const light = (colour) => { const [r, g, b] = parts(colour).map((each) => each / 255)
-    .map((each) => (each <= 0.04 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4));
+      .map((each) => (each <= 0.04 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
   const behind = (node) => { for (let at = node; at; at = at.parentElement) {
     const colour = getComputedStyle(at).backgroundColor;

@@ -169,13 +169,13 @@ def histogram(
 ) -> Histogram:
     """Return how the similarity (n,) of the sampled rows is spread over [0, 1]; NaN is in no bin."""
     counted = sampled & np.isfinite(similarity)
-    bins = [
+    shown, still = (
         tuple(int(each) for each in np.histogram(similarity[counted & kind], BINS, (0.0, 1.0))[0])
         for kind in (moved, ~moved)
-    ]
+    )
     values = similarity[counted]
     mean, median = (float(values.mean()), float(np.median(values))) if len(values) else (0.0, 0.0)
-    return Histogram(count, metric.value, space, *bins, mean, median)
+    return Histogram(count, metric.value, space, shown, still, mean, median)
 
 
 def _drawn(old: Rows, new: Rows, chosen: Chosen) -> _Drawn:
@@ -216,7 +216,7 @@ def _neighbour_changes(old: Lists, new: Lists) -> dict[str, Doubles]:
 
 def _views(drawn: _Drawn) -> tuple[tuple[View, ...], dict[str, Placed]]:
     """Return the views, and the pictures of those that can be chosen."""
-    sound = np.isfinite(drawn.before).all(axis=1) & np.isfinite(drawn.after).all(axis=1)
+    sound = np.asarray(np.isfinite(drawn.before).all(axis=1) & np.isfinite(drawn.after).all(axis=1), np.bool_)
     views, pictures = [], {}
     for reduction in REDUCTIONS.values():
         reason = reduction.missing(int(sound.sum()))
