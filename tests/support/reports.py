@@ -137,6 +137,7 @@ def comparison(
         moved,
         chosen,
         domains,
+        ("pca",),
     )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+from driftline.control import ControlTopic, VersionRejected
 from driftline.errors import ConfigError, InputError, UnknownTableError, UnknownVersionError
-from tests.support.version_commands import Scene
+from driftline.frames.headers import Keyring
+from driftline.log import open_log
+from tests.support.version_commands import GROUP, Scene
 
 
 @pytest.fixture
@@ -29,7 +33,7 @@ def scene(tmp_path: Path) -> Scene:
 def page_of(scene: Scene, tmp_path: Path, *words: str) -> dict[str, object]:
     """Write a report, and return the data that is in it."""
     file = tmp_path / "report.html"
-    assert scene.run("report", "--out", str(file), *words).exit_code == 0
+    assert scene.run("report", "--view", "pca", "--out", str(file), *words).exit_code == 0
     page = file.read_text(encoding="utf-8")
     (data,) = re.findall(r'<script type="application/json" id="report">(.*?)</script>', page, re.S)
     found = json.loads(data)
@@ -57,7 +61,7 @@ def test_the_newest_version_is_compared_with_its_parent(scene: Scene, tmp_path: 
 
 def test_it_says_what_it_wrote(scene: Scene, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    (line,) = scene.lines("report", "--out", str(file), "--table", "items")
+    (line,) = scene.lines("report", "--view", "pca", "--out", str(file), "--table", "items")
     assert re.fullmatch(rf"{file}: V-R-1\.0 -> V-R-1\.1; items: 29 of 30 rows; [\d.]+ MB", line)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["data", "report.html"]
 
@@ -79,6 +83,26 @@ def test_without_a_log_the_page_says_that_only_versions_are_shown(scene: Scene, 
     assert isinstance(entries, list)
     assert "only versions are shown" in notes[0]
     assert [each["title"] for each in entries] == ["V-R-1.0 committed", "V-R-1.1 committed"]
+
+
+def test_what_the_control_topic_tells_is_on_the_page(scene: Scene, tmp_path: Path) -> None:
+    url = f"local://{tmp_path / 'log'}"
+
+    async def tell() -> None:
+        async with open_log(url) as log:
+            for group, reason in ((GROUP, "auc fell"), ("other", "not ours")):
+                topic = ControlTopic(log, group, Keyring.parse("ab" * 32))
+                await topic.create()
+                await topic.tell(VersionRejected(7, "main", "R", reason))
+
+    asyncio.run(tell())
+    found = page_of(scene, tmp_path, "--log-url", url)
+    entries = found["timeline"]
+    assert isinstance(entries, list)
+    assert found["notes"] == []
+    assert [(each["title"], each["detail"]) for each in entries if each["kind"] == "rejected"] == [
+        ("barrier 7 became no version", "auc fell")
+    ]
 
 
 def test_a_first_version_has_nothing_to_be_compared_with(scene: Scene, tmp_path: Path) -> None:
@@ -112,6 +136,7 @@ def test_domains_are_given_by_table(scene: Scene, tmp_path: Path) -> None:
         (("--table", "other"), UnknownTableError, "other"),
         (("--domains", "domains.csv"), InputError, "TABLE=FILE"),
         (("--domains", "items=missing.csv"), InputError, "missing.csv"),
+        (("--view", "mds"), InputError, "one of pca, tsne, umap"),
         (("--out", "nowhere/report.html"), InputError, "does not exist"),
     ],
 )

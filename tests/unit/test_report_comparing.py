@@ -36,7 +36,12 @@ class Pair:
         self.shoved = np.sort(rng.permutation(rows)[: rows // 3])
         self.after[self.shoved] += rng.normal(scale=0.7, size=(len(self.shoved), DIMS)).astype(np.float32)
 
-    def compared(self, sizes: Sizes | None = None, domains: Domains | None = None) -> TableComparison:
+    def compared(
+        self,
+        sizes: Sizes | None = None,
+        domains: Domains | None = None,
+        reductions: tuple[str, ...] = ("pca",),
+    ) -> TableComparison:
         distance = np.linalg.norm(self.after[self.shoved] - self.before[self.shoved], axis=1)
         order = np.argsort(-distance)
         moved = Moved(self.ids[self.shoved][order], distance[order].astype(np.float32))
@@ -49,6 +54,7 @@ class Pair:
             moved,
             chosen,
             domains,
+            reductions,
         )
 
 
@@ -175,10 +181,29 @@ def test_the_views_are_the_two_directions_of_greatest_variance_of_both_versions_
 
 def test_a_reduction_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("driftline.report.views.find_spec", lambda name: None)
-    views = {each.name: each for each in Pair().compared().views}
+    views = {each.name: each for each in Pair().compared(reductions=("tsne", "umap")).views}
     assert views["pca"].reason == ""
     assert views["tsne"].reason == "scikit-learn is not installed: pip install 'driftline[views]'"
     assert views["umap"].reason == "umap-learn is not installed: pip install 'driftline[views]'"
+
+
+def test_a_reduction_that_was_not_asked_for_is_not_made() -> None:
+    views = {each.name: each for each in Pair().compared().views}
+    assert (views["tsne"].reason, views["tsne"].old) == ("it was not asked for: --view tsne", None)
+
+
+def test_tsne_keeps_clusters_apart_and_rows_that_did_not_move_in_place() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(scale=0.1, size=(60, 5)).astype(np.float32)
+    rows[30:] += 5
+    moved = rows.copy()
+    moved[0] += 5  # into the other cluster
+    placed = place(rows, moved, REDUCTIONS["tsne"])
+    assert (placed.old[1:] == placed.new[1:]).all()
+    left, right = placed.old[1:30].mean(axis=0), placed.old[30:].mean(axis=0)
+    before, after = placed.old[0], placed.new[0]
+    assert np.linalg.norm(before - left) < np.linalg.norm(before - right)
+    assert np.linalg.norm(after - right) < np.linalg.norm(after - left)
 
 
 def test_rows_of_nan_and_zeros_are_counted_and_have_no_neighbours() -> None:

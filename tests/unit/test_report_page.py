@@ -186,14 +186,17 @@ def test_a_report_without_two_versions_is_whole(browser: Browser, tmp_path: Path
 
 def painted(page: Page, canvas: str) -> int:
     """Return how many points of a canvas are not empty."""
-    found = page.evaluate(
-        """(name) => { const each = document.getElementById(name);
-        const cells = each.getContext("2d").getImageData(0, 0, each.width, each.height).data;
-        let count = 0; for (let at = 3; at < cells.length; at += 4) count += cells[at] > 0; return count; }""",
-        canvas,
-    )
+    found = page.evaluate(_PAINTED, canvas)
     return int(found)
 
+
+_PAINTED = """(name) => {
+  const each = document.getElementById(name);
+  const cells = each.getContext("2d").getImageData(0, 0, each.width, each.height).data;
+  let count = 0;
+  for (let at = 3; at < cells.length; at += 4) count += cells[at] > 0;
+  return count;
+}"""
 
 _CONTRASTS = """() => {
   const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +37,10 @@ def report(
             metavar="TABLE=FILE", help="Domains of a table's rows, CSV lines id,domain; repeatable."
         ),
     ] = None,
+    view: Annotated[
+        list[str] | None,
+        typer.Option(metavar="pca|tsne|umap", help="Reduction to draw; repeatable; default: all installed."),
+    ] = None,
     log_url: LogUrl = None,
     store_url: StoreUrl = None,
     group: Group = None,
@@ -52,6 +57,8 @@ def report(
         raise InputError(f"--out {str(out)!r}: its directory does not exist")
     settings = settings_of(log_url, group=group, data_dir=data_dir, config=config, store_url=store_url)
     ask = Ask(before, after, tuple(table or ()), _domains(domains or []))
+    if view:
+        ask = replace(ask, reductions=tuple(view))
     repository = reading(settings)
     told, notes = _told(settings)
     with progress(False) as bars:

@@ -51,7 +51,6 @@ def _alarm(told: Told, event: AlarmEvent, by_id: Mapping[str, Told], following: 
     )
     nodes = sum(map(len, event.nodes.values()))
     facts = {
-        "action": event.action,
         "mode": event.mode,
         "onset": f"barrier {event.onset}" if event.onset else "not known",
         "goes back to": f"barrier {event.clean} or before" if event.clean else "not known",

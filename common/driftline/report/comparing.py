@@ -7,7 +7,7 @@ drawn because they moved farthest would bend them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ from driftline.report.model import (
 from driftline.report.neighbours import Nearest, nearest
 from driftline.report.packing import Named, column, packed_lists
 from driftline.report.sampling import Chosen
-from driftline.report.views import REDUCTIONS, Placed, Reduction, place
+from driftline.report.views import PCA, REDUCTIONS, Placed, Reduction, place
 from driftline.report.whole import whole_facts
 
 NEIGHBOUR_COUNTS = (5, 10, 15, 20)
@@ -80,9 +80,18 @@ class _Drawn:
 
 
 def compare_tables(
-    table: str, old: Rows, new: Rows, moved: Moved, chosen: Chosen, domains: Domains | None = None
+    table: str,
+    old: Rows,
+    new: Rows,
+    moved: Moved,
+    chosen: Chosen,
+    domains: Domains | None = None,
+    reductions: Collection[str] = tuple(REDUCTIONS),
 ) -> TableComparison:
-    """Return all that a page shows of a table. `chosen.drawn` are rows of both versions."""
+    """Return all that a page shows of a table. `chosen.drawn` are rows of both versions.
+
+    Of `reductions`, those whose packages are there are made; PCA always.
+    """
     drawn = _drawn(old, new, chosen)
     width = max(NEIGHBOUR_COUNTS)
     near = {
@@ -99,7 +108,7 @@ def compare_tables(
         for metric, sides in near.items()
         for count in NEIGHBOUR_COUNTS
     }
-    views, pictures = _views(drawn)
+    views, pictures = _views(drawn, {PCA, *reductions})
     named = Named.of([(old.ids, new.ids, *sides) for sides in near.values()], drawn.ids)
     alone = Pair(drawn.before, drawn.after, _NO_LISTS, _NO_LISTS, np.empty(0, np.float32))
     similar = changes[USUAL_NEIGHBOURS, METRICS[0]]["jaccard"]
@@ -214,12 +223,14 @@ def _neighbour_changes(old: Lists, new: Lists) -> dict[str, Doubles]:
     return {name: _BY_NAME[name].of(pair) for name in ("change_quantity", "change_ratio", "jaccard")}
 
 
-def _views(drawn: _Drawn) -> tuple[tuple[View, ...], dict[str, Placed]]:
+def _views(drawn: _Drawn, wanted: Collection[str]) -> tuple[tuple[View, ...], dict[str, Placed]]:
     """Return the views, and the pictures of those that can be chosen."""
     sound = np.asarray(np.isfinite(drawn.before).all(axis=1) & np.isfinite(drawn.after).all(axis=1), np.bool_)
     views, pictures = [], {}
     for reduction in REDUCTIONS.values():
         reason = reduction.missing(int(sound.sum()))
+        if reduction.name not in wanted:
+            reason = f"it was not asked for: --view {reduction.name}"
         if reason:
             views.append(View(reduction.name, reduction.title, reason))
             continue

@@ -6,7 +6,7 @@ is shown; a version that cannot be read is an error, because a page without it w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,7 @@ from driftline.report.lineage import lineage
 from driftline.report.model import Report, TableComparison
 from driftline.report.sampling import Sizes, choose
 from driftline.report.timeline import timeline
+from driftline.report.views import REDUCTIONS
 from driftline.versions import (
     Manifest,
     Repository,
@@ -40,13 +41,19 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is to be shown."""
+    """What is to be shown. Raises InputError for a reduction that does not exist."""
 
     before: str | None = None  # reference; None: the parent of `after`
     after: str = "latest"
     tables: Sequence[str] = ()  # none: all, if they are few
     domains: Mapping[str, Domains] = field(default_factory=dict)  # by table
+    reductions: Collection[str] = tuple(REDUCTIONS)  # as far as their packages are there
     sizes: Sizes = field(default_factory=Sizes)
+
+    def __post_init__(self) -> None:
+        for name in self.reductions:
+            if name not in REDUCTIONS:
+                raise InputError(f"view {name!r}: one of {', '.join(REDUCTIONS)}")
 
 
 def gather(
@@ -139,6 +146,7 @@ def _compared(
         moved,
         chosen,
         ask.domains.get(table),
+        ask.reductions,
     )
 
 

@@ -18,6 +18,7 @@ Doubles = NDArray[np.float64]
 Reduce = Callable[[Doubles], Doubles]
 """(n, d) → (n, 2)."""
 
+PCA, TSNE, UMAP = "pca", "tsne", "umap"
 LEAST_FOR_NEIGHBOURS = 10
 """Rows below which t-SNE and UMAP have no neighbourhoods to keep."""
 
@@ -86,10 +87,10 @@ def _tsne(rows: Doubles) -> Doubles:
 
 
 def _umap(rows: Doubles) -> Doubles:
-    from umap import UMAP
+    import umap
 
     near = min(15, len(rows) - 1)
-    made = UMAP(2, n_neighbors=near, init=_start(rows), random_state=0, n_jobs=1)
+    made = umap.UMAP(2, n_neighbors=near, init=_start(rows), random_state=0, n_jobs=1)
     return np.asarray(made.fit_transform(rows), np.float64)
 
 
@@ -105,8 +106,8 @@ def _start(rows: Doubles) -> Floats:
 REDUCTIONS: Mapping[str, Reduction] = {
     each.name: each
     for each in (
-        Reduction("pca", "PCA", "", "", principal_components),
-        Reduction("tsne", "t-SNE", "scikit-learn", "sklearn", _tsne),
-        Reduction("umap", "UMAP", "umap-learn", "umap", _umap),
+        Reduction(PCA, "PCA", "", "", principal_components),
+        Reduction(TSNE, "t-SNE", "scikit-learn", "sklearn", _tsne),
+        Reduction(UMAP, "UMAP", "umap-learn", "umap", _umap),
     )
 }

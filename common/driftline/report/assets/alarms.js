@@ -20,7 +20,7 @@ function alarmCard(alarm) {
     el("p", {}, `${moment(alarm.time)} UTC. ${alarm.why}`),
     el("p", {}, el("span", { class: "chip" }, `called for: ${alarm.action}`), el("span", { class: "chip" }, alarm.outcome ? `came of it: ${alarm.outcome}` : "still going on")),
     facts(alarm.facts),
-    alarm.judged.length ? el("details", {}, el("summary", {}, `Evidence: ${alarm.judged.length} verdict${alarm.judged.length > 1 ? "s" : ""}`), ...alarm.judged.map(judgedCard)) : null,
+    alarm.judged.length ? el("details", { open: true }, el("summary", {}, `Evidence: ${alarm.judged.length} verdict${alarm.judged.length > 1 ? "s" : ""}`), ...alarm.judged.map(judgedCard)) : null,
     steps.length ? table("Steps", [{ label: "time", kind: "time" }, { label: "what" }, { label: "who, why, figures", kind: "words" }], steps) : null);
 }
 
