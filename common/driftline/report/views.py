@@ -82,7 +82,8 @@ def _tsne(rows: Doubles) -> Doubles:
 
     perplexity = min(30.0, (len(rows) - 1) / 3)
     return np.asarray(
-        TSNE(2, perplexity=perplexity, init=_start(rows), random_state=0).fit_transform(rows), np.float64
+        TSNE(n_components=2, perplexity=perplexity, init=_start(rows), random_state=0).fit_transform(rows),
+        np.float64,
     )
 
 
@@ -90,7 +91,7 @@ def _umap(rows: Doubles) -> Doubles:
     import umap
 
     near = min(15, len(rows) - 1)
-    made = umap.UMAP(2, n_neighbors=near, init=_start(rows), random_state=0, n_jobs=1)
+    made = umap.UMAP(n_components=2, n_neighbors=near, init=_start(rows), random_state=0, n_jobs=1)
     return np.asarray(made.fit_transform(rows), np.float64)
 
 
