@@ -18,7 +18,10 @@ from driftline.demo.synthetic import Synthetic
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "images" / "report.png"
 EVENTS, SEED = 30_000, 0
-GENRES = ("rock", "jazz", "folk", "pop", "techno", "blues", "soul", "metal", "punk", "house", "country")
+GENRES = (
+    *("rock", "jazz", "folk", "pop", "techno", "blues", "soul", "metal", "classical", "latin"),
+    *("reggae", "house", "punk", "ambient", "country", "gospel", "ska", "swing", "disco", "opera"),
+)
 
 
 def genres(made: Synthetic) -> dict[int, str]:

@@ -1,17 +1,24 @@
+// A round number of rows between the lines: 1, 2 or 5 times a power of ten.
+function roundStep(most) {
+  const power = 10 ** Math.floor(Math.log10(Math.max(1, most / 4)));
+  return [1, 2, 5, 10].map((each) => each * power).find((each) => each >= most / 4);
+}
+
 // How local neighbour similarity is spread over the sampled rows.
 function drawHistogram() {
   const of = current();
   const found = of.histograms.find((each) => each.neighbours === chosen.neighbours && each.metric === chosen.metric && each.space === chosen.space);
   const bins = found.moved.length, width = 620, height = 280, left = 52, bottom = 42, top = 12;
-  const most = Math.max(1, ...found.moved.map((each, at) => each + found.still[at]));
+  const highest = Math.max(1, ...found.moved.map((each, at) => each + found.still[at]));
+  const gap = roundStep(highest), lines = Math.ceil(highest / gap), most = gap * lines;
   const step = (width - left - 10) / bins, y = (count) => height - bottom - ((height - bottom - top) * count) / most;
   const total = [...found.moved, ...found.still].reduce((sum, each) => sum + each, 0);
   const space = chosen.space === "full" ? `all ${of.dim} dimensions` : `${of.views.find((each) => each.name === chosen.space).title} in 2 dimensions, among the drawn rows`;
   const words = `${number(total)} rows: mean similarity ${figure(found.mean)}, median ${figure(found.median)}; K = ${found.neighbours}, ${METRICS[found.metric]}, ${space}.`;
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Histogram. ${words}` });
-  for (let tick = 0; tick <= 4; tick += 1) {
-    const count = (most * tick) / 4;
-    picture.append(svg("line", { x1: left, x2: width - 10, y1: y(count), y2: y(count), class: "axis" }), svg("text", { x: left - 6, y: y(count) + 4, "text-anchor": "end", class: "soft" }, number(Math.round(count))));
+  for (let tick = 0; tick <= lines; tick += 1) {
+    const count = gap * tick;
+    picture.append(svg("line", { x1: left, x2: width - 10, y1: y(count), y2: y(count), class: "axis" }), svg("text", { x: left - 6, y: y(count) + 4, "text-anchor": "end", class: "soft" }, number(count)));
   }
   found.moved.forEach((moved, at) => {
     const still = found.still[at], x = left + at * step;
