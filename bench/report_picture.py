@@ -58,13 +58,16 @@ def main() -> None:
             last = page.locator("section:has(#histogram)").bounding_box()
             assert first is not None
             assert last is not None
-            shown = {
-                "x": first["x"] - 12,
-                "y": first["y"] - 12,
-                "width": first["width"] + 24,
-                "height": last["y"] + last["height"] + 24 - first["y"],
-            }
-            page.screenshot(path=PICTURE, full_page=True, clip=shown)
+            page.screenshot(
+                path=PICTURE,
+                full_page=True,
+                clip={
+                    "x": first["x"] - 12,
+                    "y": first["y"] - 12,
+                    "width": first["width"] + 24,
+                    "height": last["y"] + last["height"] + 24 - first["y"],
+                },
+            )
     print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size / 1000:.0f} kB")
 
 

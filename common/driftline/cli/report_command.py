@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftline.cli.options import ConfigFile, DataDir, Group, LogUrl, settings_of
-from driftline.cli.version_options import REFERENCE, StoreUrl, progress, reading
+from driftline.cli.options import for_settings
+from driftline.cli.version_options import REFERENCE, progress, reading
 from driftline.config import Settings, kafka_security
 from driftline.errors import ConfigError, InputError, RetryError
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from driftline.report import Domains, Report
 
 
+@for_settings("store_url", "log_url", "group", "data_dir", "config")
 def report(
+    settings: Settings,
     out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("report.html"),
     before: Annotated[
         str | None,
@@ -41,11 +43,6 @@ def report(
         list[str] | None,
         typer.Option(metavar="pca|tsne|umap", help="Reduction to draw; repeatable; default: all installed."),
     ] = None,
-    log_url: LogUrl = None,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Write one HTML page: timeline, alarms, lineage, and two versions compared row by row.
 
@@ -55,7 +52,6 @@ def report(
 
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out {str(out)!r}: its directory does not exist")
-    settings = settings_of(log_url, group=group, data_dir=data_dir, config=config, store_url=store_url)
     ask = Ask(before, after, tuple(table or ()), _domains(domains or []))
     if view:
         ask = replace(ask, reductions=tuple(view))
