@@ -48,6 +48,7 @@ class Named:
         for old, new, before, after in sides:
             for rows, near in ((old, before), (new, after)):
                 ids = np.union1d(ids, rows[np.unique(near.places[near.listed])])
+        assert len(ids) <= NOBODY, f"{len(ids)} rows named: a place has 16 bits, `Sizes.pool` is too large"
         place = np.searchsorted(drawn, ids)
         known = np.isin(ids, drawn, assume_unique=True)
         return cls(ids, np.where(known, place, NOBODY).astype(np.uint16))
