@@ -133,7 +133,8 @@ def _compared(
     readers = [TableReader(repository.cache, manifest, table) for manifest in (before, after)]
     parts = list(diff(*readers))
     changed = np.concatenate([part.changed for part in parts])
-    distance = np.concatenate([part.distance for part in parts])
+    # A row that became NaN went farther than any other.
+    distance = np.nan_to_num(np.concatenate([part.distance for part in parts]), nan=np.inf, posinf=np.inf)
     order = np.lexsort((changed, -distance))
     moved = Moved(changed[order], distance[order])
     old, new = (live_ids(reader) for reader in readers)
