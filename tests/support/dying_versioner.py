@@ -95,7 +95,8 @@ def dying_after(step: Step) -> Step:
 MOMENTS: Mapping[str, tuple[str, Callable[[Step], Step]]] = {
     "request read": ("_carry_out", dying_before),
     "rows read": ("_ask", dying_before),
-    "op asked for": ("_ask", dying_after),
+    "first op asked for": ("_append", dying_after),
+    "ops asked for": ("_ask", dying_after),
     "answered": ("_carry_out", dying_after),
 }
 """Moment of a node roll-back -> the step of NodeRollbacks, and on which side of it the process dies."""
