@@ -22,6 +22,7 @@ from driftline.ids import OFFSET_MASK
 from driftline.log import Record
 from driftline.shard.cache import RowBlock
 from driftline.shard.machine import Shard
+from driftline.shard.position import Position
 from driftline.shard.restore import LoadVersion
 
 
@@ -37,10 +38,11 @@ class Replay:
         versions: LoadVersion | None = None,
         start: Start | None = None,
     ) -> None:
-        self._shard, self._versions = Shard(table, shard, keyring, start and start.position), versions
-        for block in start.blocks() if start is not None else ():
+        begin = start or Start(Position())
+        self._shard, self._versions = Shard(table, shard, keyring, begin.position), versions
+        for block in begin.blocks():
             self._shard.cache.enter(block)
-        self._start = start.words if start is not None else None
+        self._start = begin.words
         self._scan = scan
         self._index = shard
         self._differences: list[Difference] = []
