@@ -31,16 +31,12 @@ pytestmark = pytest.mark.redis
 T = TypeVar("T")
 EVERY_STEP = bool(os.environ.get("DRIFTLINE_TESTS_EVERY_STEP"))
 OF_CI = {
-    BARRIER: {"applied", "marked"},
+    BARRIER: {"marked"},
     PREPARE: {"copy in part"},
-    RESTORE: {"forwarded to one shard", "swapped"},
-    RESTORE_ROWS: {"op read", "forwarded to one shard", "applied", "committed"},
+    RESTORE: {"swapped"},
+    RESTORE_ROWS: {"forwarded to one shard", "applied", "committed"},
 }
-OF_CI_ON_THE_BROKER = {
-    (RESTORE, "swapped"),
-    (RESTORE_ROWS, "forwarded to one shard"),
-    (RESTORE_ROWS, "committed"),
-}
+OF_CI_ON_THE_BROKER = {(RESTORE_ROWS, "committed")}
 DYING = "tests.support.dying_aggregator"
 TIMEOUT = 100.0
 
