@@ -63,6 +63,7 @@ class PartReader:
         self._codes: NDArray[np.uint16] | None = None
         self._ranks: NDArray[np.uint32] | None = None
         self._verified = np.zeros(self.ordinals, np.bool_)  # by ordinal: the pages of its row were
+        self._whole = np.zeros(len(part.segments), np.bool_)  # by segment: all of its pages were
         self._looked = 0
 
     @property
@@ -134,7 +135,7 @@ class PartReader:
         segments, ranks = at.segment[order], at.rank[order]
         there = order[np.searchsorted(segments, 0) :]
         # one look for all rows, where a look into each of some fifty segments takes longer than their rows
-        seen = self._verified[ordinals[there]]
+        seen = self._whole[at.segment[there]] | self._verified[ordinals[there]]
         fresh = set() if seen.all() else set(at.segment[there][~seen].tolist())
         starts = np.flatnonzero(np.diff(segments, prepend=ABSENT - 1))
         ends = [*starts[1:].tolist(), count]
@@ -144,6 +145,7 @@ class PartReader:
             segment, some = self.segment(place), ranks[start:end]
             if place in fresh:
                 segment.verify(some)
+                self._whole[place] = segment.whole
             segment.copy(some, lsn[start:end], rows[start:end], state[start:end])
         self._verified[ordinals[there]] = True
         back = np.empty_like(order)

@@ -118,6 +118,11 @@ class Segment:
         for name in _COLUMNS:
             self._object.need(name, at, at + 1)
 
+    @property
+    def whole(self) -> bool:
+        """Whether every page has been verified."""
+        return self._object.all_seen
+
     def copy(
         self,
         at: NDArray[np.int64],
