@@ -210,6 +210,7 @@ def test_the_next_version_holds_what_redis_holds(scene: Scene) -> None:
         train(deployment, spec, 2, 5)
         cut = client.snapshot()
         made = client.version_of(cut, timeout=60)
+        then = image(deployment, spec)
         train(deployment, spec, 2, 7)
         wait_until_applied(deployment, spec)
         assert versioner.process.alive, versioner.log
@@ -224,7 +225,7 @@ def test_the_next_version_holds_what_redis_holds(scene: Scene) -> None:
     rows = stored_rows(repository, repository.manifest(made.version), spec.name)
     live = {
         int.from_bytes(row, "little"): value
-        for values, _, _ in image(deployment, spec)
+        for values, _, _ in then
         for row, value in values.items()
     }
     assert rows.keys() == live.keys()
