@@ -223,11 +223,7 @@ def test_the_next_version_holds_what_redis_holds(scene: Scene) -> None:
     assert audit.ok, [(shard.reason, shard.differences) for shard in audit.shards]
     assert all(f"version {made.version}, " in str(shard.start) for shard in audit.shards)
     rows = stored_rows(repository, repository.manifest(made.version), spec.name)
-    live = {
-        int.from_bytes(row, "little"): value
-        for values, _, _ in then
-        for row, value in values.items()
-    }
+    live = {int.from_bytes(row, "little"): value for values, _, _ in then for row, value in values.items()}
     assert rows.keys() == live.keys()
     for row, (vector, _, at, ordinal) in rows.items():
         assert live[row] == vector + at.to_bytes(8, "little") + ordinal.to_bytes(4, "little")
