@@ -179,7 +179,7 @@ def _merged_part(
         delta.add(states)
     if not len(delta):
         delta.close()
-        return replace(ours.part, begin=ours.part.place.number("next"), changed=0)
+        return replace(ours.part, begin=ours.part.place.number("next"), base="", changed=0)
     known = ours.part.place.position
     now: dict[str, object] = {"rows": ours.part.rows + born - len(plan.removed), "ord": first + born}
     place = Place(

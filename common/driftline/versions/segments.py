@@ -23,6 +23,7 @@ from driftline.versions.cache import MappedObject, ObjectCache
 from driftline.versions.pages import ObjectRef, Sealed, seal
 from driftline.versions.tiers import EXACT, dequantise, quantise, shrinks
 
+_COLUMNS = ("lsn", "rows", "state")
 NOT_HERE = -1
 COLUMNS = ("lsn", "rows", "state", "scale", "state_scale")  # what a row of a segment is made of
 
@@ -130,7 +131,7 @@ class Segment:
     def __init__(self, cache: ObjectCache, entry: SegmentRef) -> None:
         self.entry = entry
         self._object: MappedObject = cache.open(entry.ref)
-        self._ready: NDArray[np.bool_] | None = None  # rows whose pages have all been verified
+        self._columns: tuple[Array, Array, Array] | None = None
 
     @property
     def ordinals(self) -> NDArray[np.uint32]:
@@ -175,27 +176,34 @@ class Segment:
         """Return a column of the rows of these ranks as it is stored: codes where the tier is lossy."""
         return self._object.rows(name, at)
 
-    def take(
+    def verify(self, at: NDArray[np.int64]) -> None:
+        """Verify the pages of the rows of these ranks."""
+        for name in _COLUMNS if self.entry.tier == EXACT else self.columns():
+            self._object.need(name, at, at + 1)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every page has been verified."""
+        return self._object.all_seen
+
+    def copy(
         self,
         at: NDArray[np.int64],
         lsn: NDArray[np.uint64],
         rows: NDArray[np.float32],
         state: NDArray[np.float32],
     ) -> None:
-        """Write the LSNs, rows and states of these ranks into contiguous arrays."""
+        """Write the LSNs, rows and states of these ranks, all verified, into contiguous arrays."""
         if self.entry.tier != EXACT:
             lsn[:], rows[:], state[:] = self.lsns(at), self.rows(at), self.state(at)
             return
-        tensors = self._object.frame.tensors
-        if self._ready is None:
-            self._ready = np.zeros(self.entry.rows, np.bool_)
-        if not self._ready[at].all():  # one look per row, where pages would take several
-            for name in ("lsn", "rows", "state"):
-                self._object.need(name, at, at + 1)
-            self._ready[at] = True
-        np.take(tensors["lsn"], at, 0, lsn, "clip")  # with "raise" numpy would buffer
-        np.take(tensors["rows"], at, 0, rows, "clip")
-        np.take(tensors["state"], at, 0, state, "clip")
+        if self._columns is None:
+            tensors = self._object.frame.tensors
+            self._columns = tensors["lsn"], tensors["rows"], tensors["state"]
+        of_lsn, of_rows, of_state = self._columns
+        of_lsn.take(at, 0, lsn, "clip")  # with "raise" numpy would buffer
+        of_rows.take(at, 0, rows, "clip")
+        of_state.take(at, 0, state, "clip")
 
     def _values(self, name: str, scale: str, at: NDArray[np.int64]) -> NDArray[np.float32]:
         values = self._object.rows(name, at)

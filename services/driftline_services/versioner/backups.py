@@ -67,7 +67,8 @@ class Backups:
         """Return the shard of the version that a backup is laid on, as it is stored now. Blocking."""
         if state.base is None:
             return None
-        return self._repository.current(state.line.base, state.table, state.shard, state.base)
+        stood = state.relogged_to or state.line.base
+        return self._repository.current(stood, state.table, state.shard, state.base)
 
     def seal(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from driftline.errors import ObjectExistsError, ObjectMissingError, UnknownVersionError, VersionHeldError
 from driftline.versions import (
@@ -147,10 +147,13 @@ class Works:
         """Return the shard at the cut, its new objects stored. Raises DeltaError if rows are missing."""
         spec = PartSpec(state.table, state.shard, state.dim, state.state_size, txn_of(cut.op))
         changes = state.delta if len(state.delta) else None
+        cache, put = self.repository.cache, self.repository.put
         base = state.base
         if base is not None:  # compaction may have moved its rows meanwhile
-            base = self.repository.current(state.line.base, state.table, state.shard, base)
-        return seal_part(spec, base, changes, cut.place, self.repository.cache, self.repository.put)
+            stood = state.relogged_to or state.line.base
+            base = self.repository.current(stood, state.table, state.shard, base)
+        part = seal_part(spec, base, changes, cut.place, cache, put)
+        return replace(part, base=state.relogged_to)
 
     def publish(self, cut: Cut, parts: Mapping[Shard, PartManifest]) -> None:
         """Tell the other instances of our shards."""
