@@ -22,7 +22,6 @@ from driftline.frames.tensors import Array
 from driftline.versions.cache import ObjectCache
 from driftline.versions.manifest import PartManifest
 from driftline.versions.owners import write_owner_map
-from driftline.versions.pages import Sealed
 from driftline.versions.parts import PartReader
 from driftline.versions.partspec import PartSpec, Sink
 from driftline.versions.segments import (
@@ -240,29 +239,21 @@ def _written(spec: PartSpec, plan: Rewrite, piece: Piece, sink: Sink) -> Segment
         about = {"table": spec.table, "part": str(spec.part), "txn": spec.txn}
         entry, sealed = seal_segment(key, about, ordered, losses)
     else:
-        entry, sealed = _blurred(spec, plan, piece, key, losses)
+        data = _values(spec, plan, piece)
+        entry, sealed = write_lossy(key, spec.table, spec.part, spec.txn, data, losses)
     sink(sealed)
     return replace(entry, merged=True)
 
 
-def _blurred(
-    spec: PartSpec, plan: Rewrite, piece: Piece, key: str, losses: Losses
-) -> tuple[SegmentRef, Sealed]:
-    count = len(piece.ranks)
-    data = SegmentData(
-        piece.ordinals,
-        np.zeros(count, np.uint64),
-        np.zeros((count, spec.dim), np.float32),
-        np.zeros((count, spec.state_size), np.float32),
-        np.zeros(0, np.uint32),
-        np.zeros(0, np.uint64),
-    )
+def _values(spec: PartSpec, plan: Rewrite, piece: Piece) -> SegmentData:
+    count, nothing = len(piece.ranks), np.zeros(0, np.uint32)
+    rows, state = (np.zeros((count, width), np.float32) for width in (spec.dim, spec.state_size))
+    lsn = np.zeros(count, np.uint64)
     for number in np.unique(piece.sources):
         here = np.flatnonzero(piece.sources == number)
         segment, ranks = plan.segments[number], piece.ranks[here]
-        data.lsn[here], data.rows[here] = segment.lsns(ranks), segment.rows(ranks)
-        data.state[here] = segment.state(ranks)
-    return write_lossy(key, spec.table, spec.part, spec.txn, data, losses)
+        lsn[here], rows[here], state[here] = segment.lsns(ranks), segment.rows(ranks), segment.state(ranks)
+    return SegmentData(piece.ordinals, lsn, rows, state, nothing, nothing.astype(np.uint64))
 
 
 def _remapped(
