@@ -224,7 +224,7 @@ def _written(spec: PartSpec, plan: Rewrite, piece: Piece, sink: Sink) -> Segment
     losses = Losses(
         piece.tier, max(each.error for each in entries), max(each.state_error for each in entries)
     )
-    nothing = {"dead": np.zeros(0, np.uint32), "dead_lsn": np.zeros(0, np.uint64)}
+    nothing: dict[str, Array] = {"dead": np.zeros(0, np.uint32), "dead_lsn": np.zeros(0, np.uint64)}
     key = spec.key("seg")
     if piece.copied:
         names = plan.segments[sources[0][0]].columns()
