@@ -607,6 +607,41 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ),
     ),
     Guarantee(
+        "compaction, tiers, merges, commits and collections run at once, or stop anywhere",
+        "A version keeps its name and its rows; what a branch, a label or a commit in flight needs is never taken.",
+        (
+            Shown(
+                "tests/unit/test_versions_compaction.py::test_a_commit_in_flight_outlives_a_compaction_and_collections"
+            ),
+            Shown(
+                "tests/unit/test_versions_compaction.py::test_a_parent_branch_can_be_removed_while_its_children_live"
+            ),
+            Shown(
+                "tests/unit/test_versions_compaction.py::test_cleanup_between_the_steps_of_a_merge_takes_nothing_of_it"
+            ),
+            Shown(
+                "tests/unit/test_versions_faults.py::test_a_fault_at_any_operation_leaves_the_old_state_or_the_new",
+                "each operation of the store fails",
+            ),
+        ),
+    ),
+    Guarantee(
+        "a restore asks for a version whose bits were given up to save room",
+        "It is refused by name. What is held, or named by the log, never becomes lossy.",
+        (
+            Shown(
+                "tests/unit/test_versions_compaction.py::test_what_needs_the_bits_of_a_lossy_version_is_refused_by_name"
+            ),
+            Shown(
+                "tests/unit/test_versions_compaction.py::test_a_version_that_is_given_a_hold_meanwhile_is_exact_again"
+            ),
+            Shown(
+                "tests/integration/test_merged.py::test_training_goes_on_exactly_from_a_merge_that_was_compacted",
+                "real servers",
+            ),
+        ),
+    ),
+    Guarantee(
         "a version store was written by another release",
         "It is refused with a way out, and nothing in it changes.",
         (

@@ -143,6 +143,12 @@ class VersionUnloadableError(InputError):
     code = "version.unloadable"
 
 
+class LossyVersionError(InputError):
+    """A version is stored in a lossy tier, and what was asked for needs its bits."""
+
+    code = "version.lossy"
+
+
 class VersionHeldError(InputError):
     """Something still holds a version that is to be removed, or a name that is to be given."""
 

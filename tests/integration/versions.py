@@ -24,20 +24,23 @@ from driftline.versions import (
     head,
     seal_part,
 )
-from driftline.versions.sealing import Sink
+from driftline.versions.partspec import Sink
 from tests.integration.deployment import Deployment
 
 
-def cut_version(deployment: Deployment, client: Client, specs: Sequence[TableSpec]) -> Manifest:
-    """Cut a barrier and commit it as the next version of the main branch, of all `specs`."""
+def cut_version(
+    deployment: Deployment, client: Client, specs: Sequence[TableSpec], branch: str = MAIN
+) -> Manifest:
+    """Cut a barrier and commit it as the next version of a branch, of all `specs`."""
     op = client.snapshot().op
     repository = deployment.repository
-    parent = head(repository, MAIN)
+    parent = head(repository, branch)
     tables = {spec.name: _table(deployment, repository, spec, op) for spec in specs}
     draft = Draft(
         f"op-{op}",
         "N",
         tables,
+        branch,
         parents=(parent.version,) if parent is not None else (),
         op=op,
         attachments={"dense": repository.attach(b"weights of op %d" % op)},

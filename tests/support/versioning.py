@@ -23,7 +23,7 @@ from driftline.versions import (
     open_repository,
     seal_part,
 )
-from driftline.versions.sealing import Sink
+from driftline.versions.partspec import MOST_SEGMENTS, Sink
 from driftline.versions.stores import ObjectStore
 
 DIM, STATE, SHARDS = 3, 1, 2
@@ -100,7 +100,13 @@ class Live:
         return replace(draft, **more)  # type: ignore[arg-type]
 
     def sealed(
-        self, repository: Repository, txn: str, base: Manifest | None, sink: Sink, owner_every: int = 4
+        self,
+        repository: Repository,
+        txn: str,
+        base: Manifest | None,
+        sink: Sink,
+        owner_every: int = 4,
+        most_segments: int = MOST_SEGMENTS,
     ) -> Mapping[str, TableManifest]:
         tables = {}
         for name, shards in self.shards.items():
@@ -109,7 +115,9 @@ class Live:
                 before = base.tables[name].parts
             parts = [
                 seal_part(
-                    PartSpec(name, number, DIM, STATE, txn, owner_every=owner_every),
+                    PartSpec(
+                        name, number, DIM, STATE, txn, owner_every=owner_every, most_segments=most_segments
+                    ),
                     before[number],
                     self.deltas[name][number],
                     Place({"next": shard.next, "gen": 1, "rows": len(shard.rows)}, {}, shard.updates),

@@ -6,6 +6,7 @@ succeeds, and two collections later nothing is left that nobody needs.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from driftline.versions import (
     branches,
     collect,
     commit,
+    compact,
     create_branch,
     fsck,
     head,
+    merge,
     open_repository,
     pin,
     pins,
@@ -35,6 +38,8 @@ from driftline.versions import (
     unpin,
 )
 from driftline.versions.fragments import drop_fragments
+from driftline.versions.rewriting import Limits
+from driftline.versions.tiers import INT8
 from tests.support.object_store_fake import FakeObjects, Fault, FaultyObjects
 from tests.support.versioning import GRACE, Clock, Contents, Live, opened, read_contents
 
@@ -81,12 +86,17 @@ class Stage:
         self.live.upsert(range(6), "users")
         self.first = self.live.commit(repository, "op-0", None)
         self.then = self.live.contents()
+        aside = Live(["items", "users"])
+        aside.shards = copy.deepcopy(self.live.shards)
         self.live.upsert([1, 2, 30])
         self.live.delete([3])
         self.second = self.live.commit(repository, "op-1", self.first)
         self.live.upsert([4])
         self.third = self.live.commit(repository, "op-2", self.second)
         create_branch(repository, "exp", self.first.version)
+        create_branch(repository, "side", self.first.version)
+        aside.upsert([2, 60])
+        self.aside = aside.commit(repository, "op-9", self.first, branch="side", scenario="N")
         set_tag(repository, "release", self.first.version)
         pin(repository, "ads", self.third.version, self.clock.time + 1e9)
 
@@ -159,6 +169,18 @@ def do_unpin(stage: Stage, repository: Repository) -> None:
 def do_retire(stage: Stage, repository: Repository) -> None:
     if stage.second.version in repository.listing().revisions:
         retire(repository, [stage.second.version])
+
+
+def do_compact(stage: Stage, repository: Repository) -> None:
+    compact(repository, limits=Limits(segments=1))
+
+
+def do_blur(stage: Stage, repository: Repository) -> None:
+    compact(repository, {stage.second.version: INT8})
+
+
+def do_merge(stage: Stage, repository: Repository) -> None:
+    merge(repository, stage.aside.version)
 
 
 def do_open(stage: Stage, repository: Repository) -> None:

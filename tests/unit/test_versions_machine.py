@@ -1,25 +1,32 @@
-"""Two writers, branches, tags, pins, removals and collections in any order, against dictionaries."""
+"""Two writers, branches, merges, tags, pins, removals, compactions, tiers and collections in any order,
+against dictionaries.
+"""
 
 from __future__ import annotations
 
 import copy
 
+import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from driftline.errors import InputError, VersionHeldError, VersionRaceError
+from driftline.errors import InputError, UnknownVersionError, VersionHeldError, VersionRaceError
 from driftline.versions import (
     Draft,
     Manifest,
+    Resolver,
     TableReader,
     branches,
     collect,
     commit,
+    compact,
     create_branch,
     diff,
     fsck,
     head,
+    lossy_tier,
+    merge,
     pin,
     pins,
     remove_branch,
@@ -29,6 +36,8 @@ from driftline.versions import (
     set_tag,
     tags,
 )
+from driftline.versions.rewriting import Limits
+from driftline.versions.tiers import EXACT, INT8, INT16, largest_error, level
 from tests.support.object_store_fake import FakeObjects
 from tests.support.versioning import GRACE, Clock, Contents, Live, Shard, opened, read_contents
 
@@ -58,6 +67,7 @@ class VersionStore(RuleBasedStateMachine):
         self.begins: dict[str, str] = {}
         self.heads: dict[str, str] = {}
         self.pins: dict[str, float] = {}
+        self.tiers: dict[str, str] = {}
         self.txn = 0
         self.writers = [Writer(Live(), "main", None), Writer(Live(), "main", None)]
         self.writers[0].live.upsert(range(10))
@@ -124,6 +134,8 @@ class VersionStore(RuleBasedStateMachine):
         expected_at = self.heads.get(each.branch, self.begins.get(each.branch))
         if each.begun is not None or each.at is None or expected_at != each.at.version:
             return
+        if self.is_lossy(target):
+            return
         shards = copy.deepcopy(self.shards[target])
         for old, new in zip(each.live.shards["items"], shards["items"], strict=True):
             new.ordinal, new.next = max(old.ordinal, new.ordinal), max(old.next, new.next) + 1
@@ -146,6 +158,8 @@ class VersionStore(RuleBasedStateMachine):
         if self.writers[writer].begun is not None:
             return
         name, version = f"b{self.txn}-{len(self.begins)}", self.version(choice)
+        if self.is_lossy(version):
+            return
         try:
             create_branch(self.repositories[writer], name, version)
         except VersionHeldError:
@@ -185,8 +199,7 @@ class VersionStore(RuleBasedStateMachine):
     @rule(choice=st.integers(0, 50))
     def retire(self, choice: int) -> None:
         version = self.version(choice)
-        pinned = {each for each, until in self.pins.items() if until > self.clock.time}
-        held = {*self.tags.values(), *self.begins.values(), *self.heads.values(), *pinned}
+        held = self.held()
         try:
             retire(self.repositories[0], [version])
         except VersionHeldError:
@@ -194,6 +207,94 @@ class VersionStore(RuleBasedStateMachine):
         else:
             assert version not in held
             del self.contents[version]
+            self.tiers.pop(version, None)
+
+    @rule(writer=WRITER, segments=st.sampled_from([1, 2, 4, 64]))
+    def compact(self, writer: int, segments: int) -> None:
+        compact(self.repositories[writer], limits=Limits(segments=segments))
+
+    @rule(writer=WRITER, choice=st.integers(0, 50), tier=st.sampled_from([EXACT, INT16, INT8]))
+    def blur(self, writer: int, choice: int, tier: str) -> None:
+        """Put a version into a tier."""
+        version, held = self.version(choice), self.held()
+        before = self.tiers.get(version, EXACT)
+        try:
+            compact(self.repositories[writer], {version: tier}, lambda: ())
+        except VersionHeldError:
+            assert version in held
+        except InputError:
+            assert level(tier) > level(before)
+        else:
+            assert tier == before or version not in held
+            self.tiers[version] = tier
+
+    @rule(writer=WRITER, choice=st.integers(0, 50), resolver=st.sampled_from(Resolver))
+    def merge(self, writer: int, choice: int, resolver: Resolver) -> None:
+        each, theirs = self.writers[writer], self.version(choice)
+        ours = self.heads.get(each.branch, self.begins.get(each.branch))
+        if each.begun is not None or each.at is None or ours != each.at.version or self.is_lossy(theirs):
+            return
+        repository = self.repositories[writer]
+        try:
+            merged = merge(repository, theirs, each.branch, resolver=resolver, scenario=self.scenario(each))
+        except UnknownVersionError:
+            return  # where the lines part, or for a mean what is on the way, was removed
+        except InputError:
+            return  # ... or became lossy
+        assert merged.manifest is not None
+        if merged.ancestor == theirs:
+            assert merged.manifest.version == ours
+            return
+        made = merged.manifest.version
+        assert merged.manifest.parents == (ours, theirs)
+        assert made not in self.contents, "a name is given once"
+        self.contents[made] = read_contents(repository, merged.manifest)
+        conflicts = self.check_merged(made, ours, theirs, merged.ancestor, resolver)
+        (table,) = merged.tables
+        assert conflicts == {*table.changed.tolist(), *table.kept.tolist(), *table.revived.tolist()}
+        self.shards[made] = copy.deepcopy(self.shards[ours])
+        for mine, others in zip(self.shards[made]["items"], self.shards[theirs]["items"], strict=True):
+            mine.next = max(mine.next, others.next)
+        for number, part in enumerate(merged.manifest.tables["items"].parts):
+            shard = self.shards[made]["items"][number]
+            reader = TableReader(repository.cache, merged.manifest, "items")
+            ids = {int(row) for block in reader.blocks(number) for row in block.ids}
+            shard.rows = {row: self.contents[made]["items"][row] for row in ids}
+            shard.ordinal = max(shard.ordinal, *(value[0] + 1 for value in shard.rows.values()), 0)
+            assert part.rows == len(ids)
+        self.heads[each.branch] = made
+        self.move_to(writer, made)
+
+    def check_merged(self, made: str, ours: str, theirs: str, ancestor: str, resolver: Resolver) -> set[int]:
+        """See that a merge has the rows it must have; return its conflicts."""
+        base, mine, other, found = (
+            {row: value[1:] for row, value in self.contents[name]["items"].items()}
+            for name in (ancestor, ours, theirs, made)
+        )
+        conflicts = set()
+        for row in base.keys() | mine.keys() | other.keys():
+            a, b, was = mine.get(row), other.get(row), base.get(row)
+            same = {None: None} | {value: value[1:] for value in (a, b, was) if value is not None}
+            if same[b] == same[was] or same[a] == same[b]:
+                assert found.get(row) == a
+            elif same[a] == same[was]:
+                assert found.get(row) == b
+            else:
+                conflicts.add(row)
+                if a is None or b is None:
+                    assert found[row] == (a or b), "what was trained on stays"
+                elif resolver is Resolver.LATEST:
+                    assert found[row] == (b if b[0] > a[0] else a)
+        assert found.keys() <= mine.keys() | other.keys()
+        return conflicts
+
+    def held(self) -> set[str]:
+        """Versions that nobody may remove or blur."""
+        pinned = {each for each, until in self.pins.items() if until > self.clock.time}
+        return {*self.tags.values(), *self.begins.values(), *self.heads.values(), *pinned}
+
+    def is_lossy(self, version: str) -> bool:
+        return lossy_tier(self.repositories[0].manifest(version)) is not None
 
     @rule(seconds=st.sampled_from([1, int(GRACE / 3), int(GRACE) + 1]))
     def wait(self, seconds: int) -> None:
@@ -217,7 +318,12 @@ class VersionStore(RuleBasedStateMachine):
         parts = list(diff(*readers))
         old, new = self.contents[before]["items"], self.contents[after]["items"]
         changed = {row for row in old.keys() & new.keys() if old[row][2:] != new[row][2:]}
-        assert {row for each in parts for row in each.changed.tolist()} == changed
+        found = {row for each in parts for row in each.changed.tolist()}
+        if any(self.is_lossy(each) for each in (before, after)):
+            changed |= {row for row in old.keys() & new.keys() if old[row][1] != new[row][1]}
+            assert found <= changed
+        else:
+            assert found == changed
         assert {row for each in parts for row in each.added.tolist()} == new.keys() - old.keys()
         assert {row for each in parts for row in each.removed.tolist()} == old.keys() - new.keys()
 
@@ -228,7 +334,18 @@ class VersionStore(RuleBasedStateMachine):
         repository = opened(self.store, self.clock)
         assert set(repository.listing().revisions) == set(self.contents)
         for version, contents in self.contents.items():
-            assert read_contents(repository, repository.manifest(version)) == contents
+            manifest = repository.manifest(version)
+            found = read_contents(repository, manifest)
+            assert manifest.retention == self.tiers.get(version, EXACT)
+            if lossy_tier(manifest) is None:
+                assert found == contents
+                continue
+            assert found["items"].keys() == contents["items"].keys()
+            for row, (ordinal, lsn, values, state) in contents["items"].items():
+                assert found["items"][row][:2] == (ordinal, lsn)
+                for one, other in zip((values, state), found["items"][row][2:], strict=True):
+                    off = np.abs(np.frombuffer(one, np.float32) - np.frombuffer(other, np.float32))
+                    assert off.max() <= largest_error(manifest)
 
     @invariant()
     def labels_are_what_was_set(self) -> None:

@@ -61,22 +61,25 @@ def gc(
 
 def old_versions(repository: Repository, settings: Settings, age: float, quiet: bool) -> Sequence[str]:
     """Return the versions of that age that nothing holds and the log does not go back to."""
-    from driftline.log import check_exists, open_log
-    from driftline.ops.restores import restored_versions
     from driftline.versions import read_all, removable
 
-    async def reachable() -> frozenset[str]:
-        async with open_log(settings.log_url, kafka_security(settings)) as log:
-            return await restored_versions(log, settings.group)
-
-    check_exists(settings.log_url)
-    protected = asyncio.run(reachable())
+    protected = asyncio.run(reachable(settings))
     with progress(quiet) as bars:
         task = bars.add_task("manifests", total=None)
         manifests = read_all(repository, lambda done, total: bars.update(task, completed=done, total=total))
     before = repository.now() - age
     young = [each.version for each in manifests if each.created > before]
     return removable(repository, young, protected)
+
+
+async def reachable(settings: Settings) -> frozenset[str]:
+    """Return the versions that the log goes back to. Raises ConfigError where there is no log."""
+    from driftline.log import check_exists, open_log
+    from driftline.ops.restores import restored_versions
+
+    check_exists(settings.log_url)
+    async with open_log(settings.log_url, kafka_security(settings)) as log:
+        return await restored_versions(log, settings.group)
 
 
 def as_dict(plan: Plan, leaving: Sequence[str], dry_run: bool) -> dict[str, object]:

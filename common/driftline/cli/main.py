@@ -17,15 +17,18 @@ from driftline.cli import config_command
 from driftline.cli.audit_command import audit
 from driftline.cli.backups_command import backups
 from driftline.cli.branch_command import app as branch_app
+from driftline.cli.compact_command import compact
 from driftline.cli.demo_command import demo
 from driftline.cli.deploy_command import deploy, undeploy
 from driftline.cli.diff_command import diff
 from driftline.cli.dlq_command import app as dlq_app
 from driftline.cli.doctor_command import doctor
 from driftline.cli.drift_command import app as drift_app
+from driftline.cli.du_command import du
 from driftline.cli.fsck_command import fsck
 from driftline.cli.gc_command import gc
 from driftline.cli.log_command import log
+from driftline.cli.merge_command import merge
 from driftline.cli.options import NEGATIVE_NUMBERS
 from driftline.cli.pin_command import pin, pins, unpin
 from driftline.cli.relog_command import relog
@@ -75,7 +78,10 @@ app.command()(rollback)
 app.command()(deploy)
 app.command()(undeploy)
 app.command()(backups)
+app.command()(merge)
 app.command()(gc)
+app.command()(compact)
+app.command()(du)
 app.command()(fsck)
 
 INTERRUPTED = 130

@@ -16,6 +16,7 @@ from driftline.rows import resp
 from driftline.rows.deployed import register_key
 from driftline.rows.layout import ShardKeys
 from driftline.versions import labels
+from driftline.versions.tiers import check_exact
 
 if TYPE_CHECKING:
     from driftline.client.aio import AsyncClient
@@ -26,6 +27,7 @@ _POLL = 0.05
 async def deploy(client: AsyncClient, reference: str, timeout: float) -> str:
     """Deploy a version; see `AsyncClient.deploy`."""
     manifest = await manifest_of(client, reference)
+    check_exact(manifest, "a deployment")
     await asyncio.to_thread(labels.deploy, client.repository, manifest.version)
     shards = {name: len(table.parts) for name, table in manifest.tables.items()}
     await _wait(client, manifest.version, shards, timeout, there=True)

@@ -32,6 +32,7 @@ from driftline.shard.restore import MODES, ROLLBACK
 from driftline.versions.labels import resolve
 from driftline.versions.manifest import Attachment, Manifest
 from driftline.versions.reader import Found, TableReader
+from driftline.versions.tiers import check_exact
 
 if TYPE_CHECKING:
     from driftline.client.aio import AsyncClient
@@ -71,6 +72,7 @@ async def restore(
     if mode == ROLLBACK and (branch or scenario):
         raise InputError("a rollback stays in its branch and scenario; mode='checkout' goes on elsewhere")
     manifest = await manifest_of(client, reference)
+    check_exact(manifest, "a restore")
     version, specs = manifest.version, await client.tables()
     shards = {name: spec.shards for name, spec in specs.items()}
     tables = {name: count for name, count in shards.items() if name in manifest.tables}
@@ -107,6 +109,7 @@ async def restore_rows(
     """Put rows back as they were in a version; see `AsyncClient.restore_rows`."""
     wanted = np.unique(as_ids(ids))
     manifest = await manifest_of(client, reference)
+    check_exact(manifest, "a restore of rows")
     spec = await client.spec(table)
     found = await asyncio.to_thread(_read_rows, client, manifest, table, wanted)
     there = np.flatnonzero(found.found)

@@ -8,12 +8,15 @@ reads it. How it fits together: docs/explanation/versions.md.
 from driftline.versions.checking import Finding, fsck
 from driftline.versions.collecting import Plan, collect, plan_collection, removable, retire
 from driftline.versions.committing import Draft, commit, find_commit
+from driftline.versions.compacting import Compacted, compact, plan_compaction
 from driftline.versions.delta import DeltaBuffer
 from driftline.versions.diffing import PartDiff, diff
 from driftline.versions.explaining import Change, Explanation, blame, explain
+from driftline.versions.footprint import Usage, usage
 from driftline.versions.fragments import complete, drop_fragments, put_fragment, read_fragments
 from driftline.versions.graphs import load_graph, store_graph
 from driftline.versions.history import Weight, ancestry, in_order, labels_of, read_all, weigh
+from driftline.versions.joining import Merge, TableMerge, merge, plan_merge
 from driftline.versions.labels import (
     Pin,
     Resolved,
@@ -34,27 +37,32 @@ from driftline.versions.labels import (
     unpin,
 )
 from driftline.versions.manifest import MAIN, Attachment, Manifest, PartManifest, Place, TableManifest
+from driftline.versions.merging import Resolver
 from driftline.versions.naming import VersionName
 from driftline.versions.obstores import open_store
 from driftline.versions.opening import find_group, group_url, open_group
 from driftline.versions.parts import Rows
+from driftline.versions.partspec import PartSpec
 from driftline.versions.probe import RaceResult, race_create_if_absent
 from driftline.versions.reader import Found, TableReader
 from driftline.versions.references import Reference, parse_reference
 from driftline.versions.repository import Repository, open_repository
-from driftline.versions.sealing import PartSpec, seal_part
+from driftline.versions.sealing import seal_part
 from driftline.versions.stores import ObjectStore
+from driftline.versions.tiers import check_exact, lossy_tier
 
 __all__ = [
     "MAIN",
     "Attachment",
     "Change",
+    "Compacted",
     "DeltaBuffer",
     "Draft",
     "Explanation",
     "Finding",
     "Found",
     "Manifest",
+    "Merge",
     "ObjectStore",
     "PartDiff",
     "PartManifest",
@@ -66,16 +74,21 @@ __all__ = [
     "Reference",
     "Repository",
     "Resolved",
+    "Resolver",
     "Rows",
     "TableManifest",
+    "TableMerge",
     "TableReader",
+    "Usage",
     "VersionName",
     "Weight",
     "ancestry",
     "blame",
     "branches",
+    "check_exact",
     "collect",
     "commit",
+    "compact",
     "complete",
     "create_branch",
     "deploy",
@@ -92,6 +105,8 @@ __all__ = [
     "labels_of",
     "line",
     "load_graph",
+    "lossy_tier",
+    "merge",
     "open_group",
     "open_repository",
     "open_store",
@@ -99,6 +114,8 @@ __all__ = [
     "pin",
     "pins",
     "plan_collection",
+    "plan_compaction",
+    "plan_merge",
     "put_fragment",
     "race_create_if_absent",
     "read_all",
@@ -114,5 +131,6 @@ __all__ = [
     "tags",
     "undeploy",
     "unpin",
+    "usage",
     "weigh",
 ]

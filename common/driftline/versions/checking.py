@@ -7,7 +7,7 @@ means that every byte of every version is what was written, and every chain is w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -24,6 +24,7 @@ from driftline.versions.parts import PartReader
 from driftline.versions.registers import read_registers
 from driftline.versions.repository import Repository
 from driftline.versions.segments import Segment, SegmentRef
+from driftline.versions.tiers import level
 
 Progress = Callable[[str], None]
 """Called with the name of each version as its check begins."""
@@ -35,7 +36,7 @@ _DOCUMENTS = ("tags", "pins", "branches", "deployments", "gc")
 class Finding:
     """Something that is not as it should be."""
 
-    code: str  # damaged, missing, format, order, count, gap, label, revived
+    code: str  # damaged, missing, format, order, count, gap, label, revised, tier
     object: str  # its key
     message: str
     expected: str = ""
@@ -75,7 +76,7 @@ class _Check:
             if not kind.startswith("m-") or version in tombs:
                 continue
             try:
-                self._manifests[version] = read_manifest(key, store.get(key))  # newest last
+                yield from self._revision(read_manifest(key, store.get(key)))  # newest last
             except (DamagedObjectError, ObjectMissingError, StoreFormatError) as error:
                 yield _of(error)
         for version, manifest in self._manifests.items():
@@ -90,6 +91,13 @@ class _Check:
                 yield _of(error)
             except ObjectMissingError:
                 continue  # dropped by its commit meanwhile
+
+    def _revision(self, manifest: Manifest) -> Iterator[Finding]:
+        """Take the next revision of a version; only how it is stored may differ from the one before."""
+        before = self._manifests.get(manifest.version)
+        self._manifests[manifest.version] = manifest
+        if before is not None and _meant(before) != _meant(manifest):
+            yield Finding("revised", manifest.key, "it says something else than its earlier revision")
 
     def _graphs(self) -> Iterator[Finding]:
         for info in self._repository.store.list(GRAPHS):
@@ -112,6 +120,7 @@ class _Check:
                     self._repository.read_attachment(attachment)
                 except (DamagedObjectError, ObjectMissingError) as error:
                     yield _of(error)
+        allowed = level(manifest.retention)
         base = self._manifests.get(manifest.base)
         for name, table in manifest.tables.items():
             if table.graph is not None:
@@ -122,6 +131,11 @@ class _Check:
                 earlier = under.tables[name] if under is not None and name in under.tables else None
                 before = earlier.parts[shard] if earlier is not None and shard < len(earlier.parts) else None
                 where = f"{manifest.key} {name}:{shard}"
+                for entry in part.segments:
+                    if level(entry.tier) < allowed:
+                        yield Finding(
+                            "tier", where, f"it lists {entry.ref.key}", manifest.retention, entry.tier
+                        )
                 yield from self._chain(where, part, before, part.base or manifest.base)
                 yield from self._part(where, part, table.dim, table.state_size)
 
@@ -195,6 +209,18 @@ class _Check:
     def _past(self, value: object) -> bool:
         until = value.get("until") if isinstance(value, dict) else None
         return isinstance(until, int | float) and until <= self._repository.now()
+
+
+def _meant(manifest: Manifest) -> Manifest:
+    """Return what of a manifest no compaction changes."""
+    tables = {
+        name: replace(
+            table,
+            parts=tuple(replace(part, segments=(), dictionary=(), owners=None) for part in table.parts),
+        )
+        for name, table in manifest.tables.items()
+    }
+    return replace(manifest, tables=tables, rev=0, retention="")
 
 
 def _check_segment(cache: ObjectCache, entry: SegmentRef) -> None:

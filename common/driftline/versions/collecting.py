@@ -53,7 +53,12 @@ def retire(repository: Repository, versions: Sequence[str], protected: Iterable[
     for version in versions:
         manifest = repository.manifest(version)
         tomb = f"versions/{version}/tomb"
-        body = {"txn": manifest.txn, "at": repository.now(), "branch": manifest.branch}
+        body = {
+            "txn": manifest.txn,
+            "at": repository.now(),
+            "branch": manifest.branch,
+            "parents": list(manifest.parents),  # so that lines can be followed past it
+        }
         try:
             repository.store.create(tomb, write_plain(body))
         except ObjectExistsError:
@@ -128,6 +133,7 @@ def _needed(repository: Repository, objects: Mapping[str, float], now: float) ->
             continue
         alive.add(version)
         newest_key = manifest_key(version, rev)
+        needed.add(manifest_key(version, 0))  # whatever replaced it: its name is the lock
         # a revision that was replaced serves readers that opened it, for a grace period
         for each in range(rev + 1):
             key = manifest_key(version, each)

@@ -8,13 +8,15 @@ never both continue one branch from the same version by a minor; the second is t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from driftline.errors import (
     DamagedObjectError,
     DeltaError,
     DriftlineError,
+    LossyVersionError,
     ObjectExistsError,
     ObjectMissingError,
     ObjectStoreUnavailableError,
@@ -26,7 +28,6 @@ from driftline.versions.collecting import retire
 from driftline.versions.documents import read_plain
 from driftline.versions.labels import head
 from driftline.versions.manifest import (
-    EXACT_CLASS,
     MAIN,
     Attachment,
     Manifest,
@@ -37,7 +38,8 @@ from driftline.versions.manifest import (
 )
 from driftline.versions.naming import VersionName, checked_scenario, is_version_name, major_names, minor_names
 from driftline.versions.repository import Repository
-from driftline.versions.stores import checked_name
+from driftline.versions.stores import checked_name, store_now
+from driftline.versions.tiers import EXACT
 
 _logger = logging.getLogger(__name__)
 _IN_FLIGHT = 5  # tries, while a store says both "exists" and "missing"
@@ -56,7 +58,7 @@ class Draft:
     new_run: bool = False  # a new training run, dense part or dimension: a new major
     op: int = 0
     writer: str = ""
-    retention: str = EXACT_CLASS
+    retention: str = EXACT
     metadata: Mapping[str, object] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     verdict: Mapping[str, object] = field(default_factory=dict)
@@ -84,9 +86,11 @@ def commit(repository: Repository, draft: Draft) -> Manifest:
         return known
     if (known.version if known is not None else None) != (draft.parents[0] if draft.parents else None):
         return _already(repository, draft, known)
-    for other in {*draft.parents[1:], draft.base} - {"", *draft.parents[:1]}:
-        repository.manifest(other)  # raises if it was removed: its rows may go at any time
+    stood_on = [] if known is None else [known]
+    others = sorted({*draft.parents[1:], draft.base} - {"", *draft.parents[:1]})
+    stood_on += [repository.manifest(each) for each in others]  # raises if one was removed: its rows may go
     parts = [part for table in draft.tables.values() for part in table.parts]
+    _check_tiers(draft)
     keys = {ref.key for part in parts for ref in part_objects(part)}
     repository.put_held(keys)
     if repository.age_of(keys) > repository.grace / 2:
@@ -94,6 +98,7 @@ def commit(repository: Repository, draft: Draft) -> Manifest:
             f"the objects of {draft.txn} were put more than {repository.grace / 2:.0f} s ago and may be "
             "collected: seal the version again"
         )
+    _check_revisions(repository, draft, keys, stood_on)
     committed = _create(repository, draft, known)
     repository.settle(keys)
     if repository.now() - began > repository.grace / 2:
@@ -103,6 +108,46 @@ def commit(repository: Repository, draft: Draft) -> Manifest:
     except RetryError as error:  # it is committed, and a hint is only a hint
         _logger.warning("head hint of %s: %s", committed.version, error)
     return committed
+
+
+def _check_tiers(draft: Draft) -> None:
+    lossy = (
+        (name, each)
+        for name, table in draft.tables.items()
+        for part in table.parts
+        for each in part.segments
+        if each.tier != EXACT
+    )
+    for name, entry in lossy:
+        raise LossyVersionError(
+            f"{draft.txn}: rows of {name} that {entry.version} wrote are in tier {entry.tier}; a version is "
+            "built on exact ones"
+        )
+
+
+def _check_revisions(
+    repository: Repository, draft: Draft, keys: set[str], stood_on: Sequence[Manifest]
+) -> None:
+    """Refuse objects of a revision that compaction replaced so long ago that they may be collected."""
+    if not any(each.rev for each in stood_on):
+        return
+    now, half = store_now(repository.store), repository.grace / 2
+    left = {key for key in keys if not repository.put_here(key)}
+    for each in stood_on:
+        left -= each.objects().keys()
+    for each in stood_on if left else []:
+        found = {info.key: info.modified for info in repository.store.list(f"versions/{each.version}")}
+        revisions = sorted(int(key.rpartition("-")[2]) for key in found if key.rpartition("/")[2][:2] == "m-")
+        for rev, later in pairwise(revisions):
+            if now - found[manifest_key(each.version, later)] <= half:
+                left -= repository.read_manifest(each.version, rev).objects().keys()
+    for key in sorted(left):
+        info = repository.store.head(key)
+        if info is None or now - info.modified > half:
+            raise DeltaError(
+                f"{draft.txn} was built on a revision of {stood_on[0].version} that compaction has replaced, "
+                f"and {key} may be collected: seal the version again"
+            )
 
 
 def find_commit(repository: Repository, draft: Draft) -> Manifest | None:

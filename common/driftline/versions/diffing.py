@@ -1,7 +1,8 @@
 """What differs between two versions, row by row, without loading what does not.
 
 Invariant: rows are compared by id. A row that the same segment holds under the same
-ordinal in both versions is the same row and is never read.
+ordinal in both versions is the same row and is never read. What a lossy tier has blurred is
+no difference: there a row differs by its LSN, or by more than the error that is recorded.
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ class _Candidates:
     ordinals: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    rows: Rows
+    error: NDArray[np.float64]  # (n,): recorded with the segment each row is in
+
+
 def diff(before: TableReader, after: TableReader) -> Iterator[PartDiff]:
     """Yield the differences shard by shard. Raises InputError if the tables cannot be compared."""
     old, new = before.table, after.table
@@ -58,9 +65,9 @@ def part_diff(shard: int, before: PartReader, after: PartReader) -> PartDiff:
         some = slice(start, start + _BLOCK)
         a = _take(before, old, at_old[some])
         b = _take(after, new, at_new[some])
-        delta = b.rows - a.rows
+        delta = b.rows.rows - a.rows.rows
         distance[some] = np.sqrt((delta * delta).sum(1, dtype=np.float64))
-        differs[some] = (_bits(a.rows) != _bits(b.rows)).any(1) | (_bits(a.state) != _bits(b.state)).any(1)
+        differs[some] = _differ(a, b)
     return PartDiff(
         shard,
         common[differs],
@@ -93,9 +100,24 @@ def _named(reader: PartReader, chosen: NDArray[np.bool_]) -> _Candidates:
     return _Candidates(ids[order], ordinals[order])
 
 
-def _take(reader: PartReader, rows: _Candidates, at: NDArray[np.int64]) -> Rows:
+def _take(reader: PartReader, rows: _Candidates, at: NDArray[np.int64]) -> _Taken:
     ordinals = rows.ordinals[at]
-    return reader.take(rows.ids[at], ordinals, reader.locate(ordinals))
+    where = reader.locate(ordinals)
+    errors = np.array([max(each.error, each.state_error) for each in reader.part.segments])
+    return _Taken(reader.take(rows.ids[at], ordinals, where), errors[where.segment])
+
+
+def _differ(a: _Taken, b: _Taken) -> NDArray[np.bool_]:
+    """Return which rows differ: by a bit, or in a lossy tier by their LSN or more than its error."""
+    one, other = a.rows, b.rows
+    differ = (_bits(one.rows) != _bits(other.rows)).any(1) | (_bits(one.state) != _bits(other.state)).any(1)
+    allowed = (a.error + b.error) * (1 + 1e-6)
+    lossy = differ & (allowed > 0) & (one.lsn == other.lsn)
+    if lossy.any():
+        values = np.concatenate([one.rows[lossy], one.state[lossy]], 1).astype(np.float64)
+        off = np.abs(values - np.concatenate([other.rows[lossy], other.state[lossy]], 1)).max(1, initial=0)
+        differ[lossy] = off > allowed[lossy]
+    return np.asarray(differ)
 
 
 def _bits(values: NDArray[np.float32]) -> NDArray[np.uint32]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from driftline.errors import InputError, UnknownVersionError
-from driftline.ids import lsn_generation, lsn_offset, shard_of
+from driftline.ids import lsn, lsn_generation, lsn_offset, shard_of
 from driftline.versions.labels import line
-from driftline.versions.manifest import Manifest
+from driftline.versions.manifest import Manifest, PartManifest
 from driftline.versions.reader import TableReader
 from driftline.versions.repository import Repository
 
@@ -29,7 +29,7 @@ class Explanation:
     ordinal: int
     segment: str  # key of the object
     rank: int  # of the row in it
-    written_by: str  # the version that stored the row
+    written_by: str  # the version that stored the row first; "": it is gone, and its rows were moved
     lsn: int  # of the last event that changed it
     generation: int
     offset: int  # of that event's record in the shard's partition
@@ -63,6 +63,10 @@ def explain(repository: Repository, manifest: Manifest, table: str, row: int) ->
         return None
     entry = part.part.segments[int(at.segment[0])]
     changed = int(part.take(ids, ordinals, at).lsn[0])
+    written_by = entry.version
+    if entry.merged:
+        writer = writer_of(repository, manifest, table, shard, changed)
+        written_by = writer.version if writer is not None else ""
     return Explanation(
         row,
         manifest.version,
@@ -70,11 +74,11 @@ def explain(repository: Repository, manifest: Manifest, table: str, row: int) ->
         int(ordinals[0]),
         entry.ref.key,
         int(at.rank[0]),
-        entry.version,
+        written_by,
         changed,
         lsn_generation(changed),
         lsn_offset(changed),
-        _range_of(repository, manifest, entry.version, table, shard),
+        _range_of(repository, manifest, written_by, table, shard) if written_by else None,
     )
 
 
@@ -92,6 +96,54 @@ def blame(repository: Repository, manifest: Manifest, table: str, row: int) -> I
         change = _change(*newer, None)
         if change is not None:
             yield change
+
+
+def writer_of(
+    repository: Repository, manifest: Manifest, table: str, shard: int, changed: int
+) -> Manifest | None:
+    """Return the version below `manifest` that took in the event of an LSN; None if it is gone.
+
+    Lines are walked from each version to the one its rows were laid on, and to what it merged in.
+    """
+    ahead, seen = [manifest], {manifest.version}
+    while ahead:
+        each = ahead.pop(0)
+        if len(each.parents) > 1 and _worked_out(repository, each, table, shard, changed):
+            return each
+        parts = each.tables[table].parts if table in each.tables else ()
+        if shard < len(parts) and took_in(parts[shard], changed):
+            return each
+        for name in (each.base, *each.parents[1:]):
+            if name and name not in seen:
+                seen.add(name)
+                try:
+                    ahead.append(repository.manifest(name))
+                except UnknownVersionError:
+                    continue
+    return None
+
+
+def took_in(part: PartManifest, changed: int) -> bool:
+    """Return whether the event of an LSN is one of those that a version took in itself."""
+    generation, next_ = part.place.number("gen"), part.place.number("next")
+    return lsn_generation(changed) == generation and part.begin <= lsn_offset(changed) < next_
+
+
+def _worked_out(repository: Repository, merge: Manifest, table: str, shard: int, changed: int) -> bool:
+    """Return whether a merge made a row: its LSN is that of the barrier of one of the parents."""
+    for name in merge.parents:
+        try:
+            known = repository.manifest(name).tables.get(table)
+        except UnknownVersionError:
+            continue
+        if known is not None and shard < len(known.parts) and barrier(known.parts[shard]) == changed:
+            return True
+    return False
+
+
+def barrier(part: PartManifest) -> int:
+    """Return the LSN of the barrier that a shard was cut at: no row of the log has it."""
+    return lsn(part.place.number("gen"), max(part.place.number("next"), 1) - 1)
 
 
 def _with_table(line_: Iterable[Manifest], table: str) -> Iterator[Manifest]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from driftline.errors import ObjectMissingError
-from driftline.versions.labels import branches, deployments, pins, tags
+from driftline.versions.labels import branches, deployments, line, pins, tags
 from driftline.versions.manifest import Manifest
 from driftline.versions.repository import Repository
 
@@ -58,7 +58,8 @@ def newest(repository: Repository) -> Manifest | None:
         else:
             deepest[hint.branch] = max(deepest.get(hint.branch, (-1, "")), (hint.depth, version))
     names = [*unknown, *(version for _, version in deepest.values())]
-    found = [repository.read_manifest(version, listing.revisions[version]) for version in names]
+    heads = [repository.read_manifest(version, listing.revisions[version]) for version in names]
+    found = [next((each for each in line(repository, head) if each.op), head) for head in heads]
     return max(found, key=lambda each: (each.op, each.created), default=None)
 
 

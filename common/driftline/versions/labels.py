@@ -7,7 +7,7 @@ tombstone looks for labels afterwards, so one of the two sees the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from driftline.errors import UnknownVersionError, VersionHeldError
@@ -25,6 +25,7 @@ from driftline.versions.references import (
 from driftline.versions.registers import read_register, read_registers, write_register
 from driftline.versions.repository import Repository
 from driftline.versions.stores import checked_name
+from driftline.versions.tiers import check_exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,16 @@ def remove_tag(repository: Repository, name: str) -> None:
 
 
 def create_branch(repository: Repository, name: str, at: str) -> None:
-    """Make a branch that begins at version `at`. Raises VersionHeldError if the name is taken."""
+    """Make a branch that begins at version `at`.
+
+    Raises VersionHeldError if the name is taken, LossyVersionError: training needs the bits it goes on from.
+    """
     folder = f"branches/{checked_label('branch', name)}"
     if name == MAIN or read_register(repository.store, folder) is not None:
         raise VersionHeldError(f"branch {name!r} exists, or existed: its versions still carry the name")
     if name in tags(repository):
         raise VersionHeldError(f"branch {name!r}: a tag is called so")
+    check_exact(repository.manifest(at), "a branch")
     _point(repository, folder, at)
 
 
@@ -140,7 +145,18 @@ def holders(repository: Repository) -> dict[str, str]:
     held |= {version: f"tag {name}" for name, version in tags(repository).items()}
     begins = {version: f"begin of branch {name}" for name, version in _labels(repository, "branches").items()}
     tips = {head: f"head of branch {name}" for name, head in branches(repository).items() if head is not None}
-    return held | begins | tips
+    return held | begins | _cuts(repository, tips) | tips
+
+
+def _cuts(repository: Repository, heads: Iterable[str]) -> dict[str, str]:
+    """Return the versions that live tables go on from below heads that were merged or imported."""
+    found = {}
+    for name in heads:
+        head = repository.manifest(name)
+        cut = next((each for each in line(repository, head) if each.op), None) if not head.op else None
+        if cut is not None:
+            found[cut.version] = f"head {name}, which was not cut from the live tables"
+    return found
 
 
 def resolve(repository: Repository, text: str) -> Resolved:

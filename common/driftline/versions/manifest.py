@@ -25,9 +25,9 @@ from driftline.versions.naming import VersionName
 from driftline.versions.owners import OwnerRef
 from driftline.versions.pages import ObjectRef
 from driftline.versions.segments import SegmentRef
+from driftline.versions.tiers import EXACT
 
 MAIN = "main"
-EXACT_CLASS = "exact"
 _NAMES = {dtype: name for name, dtype in DTYPES.items() if name != "BF16"}
 
 
@@ -128,9 +128,9 @@ class Manifest:
     parents: tuple[str, ...] = ()  # first: what it continues; second: what was merged in
     base: str = ""  # whose rows the delta was laid on: the first parent, or the target of a rollback
     rev: int = 0  # rises when the same rows are stored otherwise (compaction)
-    op: int = 0  # number of the barrier op
+    op: int = 0  # number of the barrier op; 0: not cut from the live tables, but merged or imported
     writer: str = ""
-    retention: str = EXACT_CLASS
+    retention: str = EXACT  # the tier that its own rows may be in
     metadata: Mapping[str, object] = field(default_factory=dict)  # scenario data, model, mode, window …
     figures: Mapping[str, float] = field(default_factory=dict)  # quality [EM3, EM16]
     verdict: Mapping[str, object] = field(default_factory=dict)  # gate and drift monitor

@@ -25,7 +25,7 @@ from driftline.errors import (
 )
 from driftline.versions.cache import DEFAULT_BYTES, ObjectCache
 from driftline.versions.documents import checksum, read_plain, write_plain
-from driftline.versions.manifest import Attachment, Manifest, manifest_key, read_manifest
+from driftline.versions.manifest import Attachment, Manifest, PartManifest, manifest_key, read_manifest
 from driftline.versions.naming import VersionName, is_version_name
 from driftline.versions.pages import Sealed
 from driftline.versions.references import nearest
@@ -113,6 +113,10 @@ class Repository:
         """Return how long ago this process put the oldest of `keys`, 0 if it put none."""
         return max([0.0, *(self.now() - self._put_at[key] for key in keys if key in self._put_at)])
 
+    def put_here(self, key: str) -> bool:
+        """Return whether this process put an object that is part of no version yet."""
+        return key in self._put_at
+
     def settle(self, keys: Iterable[str]) -> None:
         """Note that `keys` are part of a version now."""
         for key in keys:
@@ -175,6 +179,31 @@ class Repository:
             while len(self._manifests) > _MANIFESTS:
                 self._manifests.popitem(last=False)
         return manifest
+
+    def removed_parents(self, version: str) -> tuple[str, ...]:
+        """Return the parents of a version that was removed, as far as its tombstone says."""
+        try:
+            key = f"versions/{version}/tomb"
+            found = read_plain(key, self.store.get(key)).get("parents")
+        except ObjectMissingError:
+            return ()
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    def current(self, version: str, table: str, shard: int, part: PartManifest) -> PartManifest:
+        """Return `part`, a shard that was read of a version before, as it is stored now.
+
+        A version's rows never change, but compaction moves them. Where the version is gone, or the
+        shard stood elsewhere in it, `part` is returned.
+        """
+        if not is_version_name(version):
+            return part
+        try:
+            found = self.manifest(version).tables.get(table)
+        except UnknownVersionError:
+            return part
+        if found is None or shard >= len(found.parts) or found.parts[shard].place != part.place:
+            return part
+        return found.parts[shard]
 
     def forget(self) -> None:
         """Drop what is cached in memory: the next read goes to the store and checks anew."""

@@ -7,8 +7,6 @@ that was lost on the way cannot become a version.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,32 +18,10 @@ from driftline.versions.delta import DeltaBuffer
 from driftline.versions.dictionary import ChunkRef, IdDictionary, to_merge, write_chunk
 from driftline.versions.manifest import PartManifest, Place
 from driftline.versions.owners import OwnerRef, write_owner_map
-from driftline.versions.pages import Sealed
 from driftline.versions.parts import PartReader
+from driftline.versions.partspec import PartSpec, Sink
+from driftline.versions.rewriting import Limits, Shown, plan_rewrite, rewrite
 from driftline.versions.segments import SegmentData, SegmentRef, write_segment
-
-Sink = Callable[[Sealed], None]
-"""Takes an object that was sealed: into the store, or into memory."""
-
-SEGMENT_BYTES = 32 << 20
-OWNER_EVERY = 24  # segments searched newest first before the next owner map; 16 to 32 are about equal
-
-
-@dataclass(frozen=True, slots=True)
-class PartSpec:
-    """Which shard of which table is sealed, and for which version."""
-
-    table: str
-    part: int
-    dim: int
-    state_size: int
-    txn: str  # what the version will be committed by
-    segment_bytes: int = SEGMENT_BYTES
-    owner_every: int = OWNER_EVERY
-
-    def key(self, kind: str) -> str:
-        """Return a key that no other object has or ever had."""
-        return f"tables/{self.table}/{kind}/{self.part}/{self.txn}-{uuid.uuid4().hex[:16]}"
 
 
 def seal_part(
@@ -173,7 +149,14 @@ def _write_dictionary(
 
 
 def _anchor(spec: PartSpec, part: PartManifest, cache: ObjectCache, sink: Sink) -> PartManifest:
-    """Return the shard with an owner map over all its segments, and without those that hold nothing alive."""
+    """Return the shard with an owner map over all its segments, and without those that hold nothing alive.
+
+    Where too many hold a few rows each, those of fewest rows are merged: lists do not grow for ever.
+    """
+    if len(part.segments) > spec.most_segments:
+        shown = [Shown(part)]
+        plan = plan_rewrite(spec, shown, Limits(0.0, spec.most_segments), cache)
+        (part,) = rewrite(spec, shown, plan, cache, sink)
     codes = PartReader(cache, part, spec.dim, spec.state_size).codes()
     live = np.unique(codes)
     live = live[live > 0].astype(np.int64)

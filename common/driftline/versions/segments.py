@@ -5,10 +5,14 @@ and none is stored [EM10]; rows lie uncompressed at a fixed stride, so a mapped
 segment is read like an array. An ordinal is either a row or a tombstone.
 
     lsn u64[n]  dead_lsn u64[m]  ord u32[n]  dead u32[m]  rows f32[n,d]  state f32[n,s]  sums
+
+In a lossy tier `rows` are bytes of whole numbers, under `scale` f32[n]; `state` likewise under
+`state_scale`, where that takes less room.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +21,11 @@ from numpy.typing import NDArray
 from driftline.frames.tensors import Array
 from driftline.versions.cache import MappedObject, ObjectCache
 from driftline.versions.pages import ObjectRef, Sealed, seal
+from driftline.versions.tiers import EXACT, dequantise, quantise, shrinks
 
-EXACT = "exact"
 _COLUMNS = ("lsn", "rows", "state")
 NOT_HERE = -1
+COLUMNS = ("lsn", "rows", "state", "scale", "state_scale")  # what a row of a segment is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,9 @@ class SegmentRef:
     last: int  # greatest
     version: str  # that wrote it; its txn until it has a name
     tier: str = EXACT
+    error: float = 0.0  # largest difference of a number of `rows` from what was written first
+    state_error: float = 0.0
+    merged: bool = False  # made of older segments: its rows were written by several versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +56,73 @@ class SegmentData:
     dead_lsn: NDArray[np.uint64]  # (m,)
 
 
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What the tier of a segment has cost."""
+
+    tier: str = EXACT
+    error: float = 0.0
+    state_error: float = 0.0
+
+
 def write_segment(key: str, table: str, part: int, txn: str, data: SegmentData) -> tuple[SegmentRef, Sealed]:
     """Return a segment and how a manifest lists it. It holds at least one row or tombstone."""
-    metadata = {"type": "segment", "table": table, "part": str(part), "txn": txn, "tier": EXACT}
-    sealed = seal(
-        key,
-        metadata,
-        {
-            "lsn": data.lsn,
-            "dead_lsn": data.dead_lsn,
-            "ord": data.ordinals,
-            "dead": data.dead,
-            "rows": data.rows,
-            "state": data.state,
-        },
+    tensors: dict[str, Array] = {
+        "lsn": data.lsn,
+        "dead_lsn": data.dead_lsn,
+        "ord": data.ordinals,
+        "dead": data.dead,
+        "rows": data.rows,
+        "state": data.state,
+    }
+    return seal_segment(key, {"table": table, "part": str(part), "txn": txn}, tensors, Losses())
+
+
+def write_lossy(
+    key: str, table: str, part: int, txn: str, data: SegmentData, before: Losses
+) -> tuple[SegmentRef, Sealed]:
+    """Return a segment of tier `before.tier` and how a manifest lists it.
+
+    `before`: with the errors that `data` already has. Raises InputError for numbers that are not finite.
+    """
+    rows = quantise(data.rows, before.tier)
+    tensors: dict[str, Array] = {
+        "lsn": data.lsn,
+        "dead_lsn": data.dead_lsn,
+        "ord": data.ordinals,
+        "dead": data.dead,
+        "scale": rows.scale,
+    }
+    state_error = before.state_error
+    if shrinks(data.state.shape[1], before.tier):
+        state = quantise(data.state, before.tier)
+        tensors |= {"state_scale": state.scale, "rows": rows.codes, "state": state.codes}
+        state_error += state.error
+    else:
+        tensors |= {"state": data.state, "rows": rows.codes}
+    losses = Losses(before.tier, before.error + rows.error, state_error)
+    return seal_segment(key, {"table": table, "part": str(part), "txn": txn}, tensors, losses)
+
+
+def seal_segment(
+    key: str, about: Mapping[str, str], tensors: Mapping[str, Array], losses: Losses
+) -> tuple[SegmentRef, Sealed]:
+    """Return the segment of these tensors, wide numbers before narrow ones, and how a manifest lists it."""
+    sealed = seal(key, {"type": "segment", **about, "tier": losses.tier}, tensors)
+    both = (tensors["ord"], tensors["dead"])
+    ends = [int(each) for some in both if len(some) for each in (some[0], some[-1])]
+    entry = SegmentRef(
+        sealed.ref,
+        len(tensors["ord"]),
+        len(tensors["dead"]),
+        min(ends),
+        max(ends),
+        about["txn"],
+        losses.tier,
+        losses.error,
+        losses.state_error,
     )
-    ends = [int(each) for some in (data.ordinals, data.dead) if len(some) for each in (some[0], some[-1])]
-    return (
-        SegmentRef(sealed.ref, len(data.ordinals), len(data.dead), min(ends), max(ends), txn),
-        sealed,
-    )
+    return entry, sealed
 
 
 class Segment:
@@ -107,15 +162,23 @@ class Segment:
 
     def rows(self, at: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows of these ranks, (n, d)."""
-        return self._object.rows("rows", at)
+        return self._values("rows", "scale", at)
 
     def state(self, at: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the optimizer state of these ranks, (n, s)."""
-        return self._object.rows("state", at)
+        return self._values("state", "state_scale", at)
+
+    def columns(self) -> tuple[str, ...]:
+        """Return what a row is made of as it is stored, for `stored`."""
+        return tuple(name for name in COLUMNS if name in self._object.frame.tensors)
+
+    def stored(self, name: str, at: NDArray[np.int64]) -> Array:
+        """Return a column of the rows of these ranks as it is stored: codes where the tier is lossy."""
+        return self._object.rows(name, at)
 
     def verify(self, at: NDArray[np.int64]) -> None:
         """Verify the pages of the rows of these ranks."""
-        for name in _COLUMNS:
+        for name in _COLUMNS if self.entry.tier == EXACT else self.columns():
             self._object.need(name, at, at + 1)
 
     @property
@@ -131,6 +194,9 @@ class Segment:
         state: NDArray[np.float32],
     ) -> None:
         """Write the LSNs, rows and states of these ranks, all verified, into contiguous arrays."""
+        if self.entry.tier != EXACT:
+            lsn[:], rows[:], state[:] = self.lsns(at), self.rows(at), self.state(at)
+            return
         if self._columns is None:
             tensors = self._object.frame.tensors
             self._columns = tensors["lsn"], tensors["rows"], tensors["state"]
@@ -139,11 +205,11 @@ class Segment:
         of_rows.take(at, 0, rows, "clip")
         of_state.take(at, 0, state, "clip")
 
-    @property
-    def width(self) -> tuple[int, int]:
-        """Numbers of float32 of a row and of its state."""
-        tensors = self._object.frame.tensors
-        return tensors["rows"].shape[1], tensors["state"].shape[1]
+    def _values(self, name: str, scale: str, at: NDArray[np.int64]) -> NDArray[np.float32]:
+        values = self._object.rows(name, at)
+        if scale not in self._object.frame.tensors:
+            return values
+        return dequantise(values, self._object.rows(scale, at), self.entry.tier)
 
 
 def ranks(among: NDArray[np.uint32], ordinals: NDArray[np.int64]) -> NDArray[np.int64]:

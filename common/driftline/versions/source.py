@@ -24,6 +24,7 @@ from driftline.versions.manifest import Manifest
 from driftline.versions.parts import Rows
 from driftline.versions.reader import TableReader
 from driftline.versions.repository import Repository
+from driftline.versions.tiers import check_exact
 
 _BLOCK_BYTES = 4 << 20
 
@@ -65,11 +66,13 @@ class StoredPart:
 def open_part(repository: Repository, version: str, table: str, shard: int) -> StoredPart | None:
     """Return a shard as it is in a version, None where the version does not have its table.
 
-    Raises UnknownVersionError, ObjectMissingError, DamagedObjectError, ObjectStoreUnavailableError.
+    Raises UnknownVersionError, LossyVersionError (who asks goes on from its bits), ObjectMissingError,
+    DamagedObjectError, ObjectStoreUnavailableError.
     """
     manifest = repository.manifest(version)
     if table not in manifest.tables:
         return None
+    check_exact(manifest, "to restore, replay or deploy it")
     reader = TableReader(repository.cache, manifest, table)
     if shard >= reader.shards:
         raise InputError(f"version {version} has {reader.shards} shards of table {table}, not {shard + 1}")

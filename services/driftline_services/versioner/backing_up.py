@@ -40,8 +40,10 @@ class BackupTaker:
             before = self._backups.current(shard, state.backup_op)
             if before is None:
                 state.forget_backup()
-            base = before if before is not None else state.base
             try:
+                base = before
+                if base is None and state.base is not None:
+                    base = await self._offload.run(functools.partial(self._backups.base, state))
                 part = await self._offload.run(functools.partial(self._seal, state, cut, base))
             except DriftlineError as error:  # a version would say so too: training and versions go on
                 _logger.error("backup %d of %s:%d: %s", cut.op, *shard, error)

@@ -17,6 +17,7 @@ from driftline.control import HeldBackup
 from driftline.versions import DeltaBuffer, PartManifest, PartSpec, Place, Repository, seal_part
 from driftline.versions.manifest import part_objects
 from driftline.versions.segments import Segment, SegmentData, SegmentRef, write_segment
+from driftline_services.versioner.shards import ShardState
 
 HOUR = 3_600_000  # ms
 _NO_OWNER_MAPS = 1 << 15  # a map would name segments that are to be merged
@@ -61,6 +62,13 @@ class Backups:
     def nbytes(self) -> int:
         """Bytes that they take."""
         return self._repository.cache.held_bytes
+
+    def base(self, state: ShardState) -> PartManifest | None:
+        """Return the shard of the version that a backup is laid on, as it is stored now. Blocking."""
+        if state.base is None:
+            return None
+        stood = state.relogged_to or state.line.base
+        return self._repository.current(stood, state.table, state.shard, state.base)
 
     def seal(
         self,

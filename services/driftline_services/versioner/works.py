@@ -96,14 +96,18 @@ class Works:
             return Decision(None, str(error))
         if tip is None:
             return None
+        last: Manifest | None = None
         for each in line(self.repository, tip):
+            if not each.op:
+                continue  # merged or imported: not cut from the live tables
+            last = last or each
             if each.op == cut.op:
                 return Decision(each)
             if each.op < cut.op:
                 break
-        return (
-            Decision(None, f"{tip.version} was cut later and went on without it") if tip.op > cut.op else None
-        )
+        if last is not None and last.op > cut.op:
+            return Decision(None, f"{last.version} was cut later and went on without it")
+        return None
 
     def ruling(self, op: int) -> Ruling | None:
         """Return the gate's ruling on a cut, None while there is none."""
@@ -144,7 +148,11 @@ class Works:
         spec = PartSpec(state.table, state.shard, state.dim, state.state_size, txn_of(cut.op))
         changes = state.delta if len(state.delta) else None
         cache, put = self.repository.cache, self.repository.put
-        part = seal_part(spec, state.base, changes, cut.place, cache, put)
+        base = state.base
+        if base is not None:  # compaction may have moved its rows meanwhile
+            stood = state.relogged_to or state.line.base
+            base = self.repository.current(stood, state.table, state.shard, base)
+        part = seal_part(spec, base, changes, cut.place, cache, put)
         return replace(part, base=state.relogged_to)
 
     def publish(self, cut: Cut, parts: Mapping[Shard, PartManifest]) -> None:
