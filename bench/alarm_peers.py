@@ -6,13 +6,20 @@ table-wide faults moves; it may learn from the same history as ours. Each answer
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import orjson
 
 from driftline.drift import Action, JudgeSettings, JudgeState, Observation, judge
+
+_ALIBI_REFERENCE = 500
 
 
 class Detector(Protocol):
@@ -25,10 +32,10 @@ class Ours:
     """The judge; node and tick actions together."""
 
     def __init__(self, settings: JudgeSettings) -> None:
-        self._settings, self._state = settings, JudgeState()
+        self._settings, self.state = settings, JudgeState()
 
     def alarms(self, seen: Observation) -> bool:
-        self._state, verdict = judge(self._state, seen, self._settings)
+        self.state, verdict = judge(self.state, seen, self._settings)
         return verdict.action is not Action.NONE
 
 
@@ -76,33 +83,47 @@ class River:
         return bool(self._detector.drift_detected) and self._left < 0
 
 
-class AlibiCusum:
-    """alibi-detect's online CVM detector on the series, its expected run time set to the promise."""
+class Alibi:
+    """alibi-detect's online CVM detector, its expected run time set to the promise; see `alarm_alibi`.
 
-    def __init__(self, settings: JudgeSettings) -> None:
-        self._settings = settings
-        self._reference: list[float] = []
-        self._detector: Callable[[np.ndarray], dict[str, dict[str, int]]] | None = None
+    It runs in a process of its own, so it is asked once about whole series.
+    """
 
-    def alarms(self, seen: Observation) -> bool:
-        value = series(seen)
-        if value is None:
-            return False
-        if self._detector is None:
-            self._reference.append(value)
-            if len(self._reference) >= self._settings.least_ticks:
-                from alibi_detect.cd import CVMDriftOnline
+    def __init__(self, settings: JudgeSettings, python: str) -> None:
+        self._settings, self._python = settings, python
 
-                ert = self._settings.ticks_per_day / self._settings.false_actions_per_day
-                self._detector = CVMDriftOnline(
-                    np.array(self._reference, np.float32), ert=ert, window_sizes=[20], verbose=False
-                ).predict
-            return False
-        return bool(self._detector(np.array([value], np.float32))["data"]["is_drift"])
+    def alarms(
+        self, history: Sequence[Observation], ways: Sequence[Sequence[Observation]]
+    ) -> list[list[int]]:
+        """Return the ticks at which it alarms in each of `ways` to go on from `history`."""
+        known = [value for value in map(series, history) if value is not None]
+        least = self._settings.least_ticks
+        asked = [[(each.tick, value) for each in way if (value := series(each)) is not None] for way in ways]
+        ert = self._settings.ticks_per_day / self._settings.false_actions_per_day
+        question = {
+            "ert": round(ert),
+            "reference": known[-_ALIBI_REFERENCE:] if len(known) > least else known[:least],
+            "series": [[value for _, value in way] for way in asked],
+        }
+        done = subprocess.run(
+            [self._python, str(Path(__file__).with_name("alarm_alibi.py"))],
+            input=orjson.dumps(question),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+        found: list[list[int]] = orjson.loads(done.stdout.splitlines()[-1])
+        return [[way[place][0] for place in places] for way, places in zip(asked, found, strict=True)]
+
+
+def alibi(settings: JudgeSettings) -> Alibi | None:
+    """Return the detector of alibi-detect where DRIFTLINE_BENCH_ALIBI names a Python that has it."""
+    python = os.environ.get("DRIFTLINE_BENCH_ALIBI")
+    return None if python is None else Alibi(settings, python)
 
 
 def detectors(settings: JudgeSettings) -> dict[str, Callable[[], Detector]]:
-    """Return the detectors that are installed; alibi-detect wants a numpy of its own."""
+    """Return the detectors that are installed and go along tick by tick."""
     found: dict[str, Callable[[], Detector]] = {
         "driftline": lambda: Ours(settings),
         "three_sigma": lambda: ThreeSigma(settings),
@@ -110,6 +131,16 @@ def detectors(settings: JudgeSettings) -> dict[str, Callable[[], Detector]]:
     if find_spec("river") is not None:
         found["adwin"] = lambda: River(settings, "ADWIN")
         found["page_hinkley"] = lambda: River(settings, "PageHinkley")
-    if find_spec("alibi_detect") is not None:
-        found["alibi_cvm"] = lambda: AlibiCusum(settings)
+    return found
+
+
+def peer_versions() -> dict[str, str]:
+    """Return the versions of the peers at hand."""
+    found = {"river": version("river")} if find_spec("river") is not None else {}
+    python = os.environ.get("DRIFTLINE_BENCH_ALIBI")
+    if python is not None:
+        asked = [python, "-c", "from importlib.metadata import version; print(version('alibi-detect'))"]
+        found["alibi-detect"] = (
+            subprocess.run(asked, stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+        )
     return found

@@ -82,10 +82,12 @@ def _by_time_of_day(
     reach = max(1, round(period / _SHARE_OF_DAY), min(period // 12, round(_LEAST_NEAR / days / 2)))
     begin = np.searchsorted(phase, np.arange(period) - reach, side="left")
     end = np.searchsorted(phase, np.arange(period) + reach, side="right")
-    middle, spread = np.empty(period), np.empty(period)
-    everything = float(np.median(values))
-    for at in range(period):
-        here = values[begin[at] : end[at]]
-        middle[at] = np.median(here) if len(here) else everything
-        spread[at] = _MAD * np.median(np.abs(here - middle[at])) if len(here) else 0.0
-    return middle, spread, end - begin
+    middle, spread = np.full(period, float(np.median(values))), np.zeros(period)
+    count = end - begin
+    # Windows of one size at once: those of a history without gaps are all of one size.
+    for size in np.unique(count[count > 0]).tolist():
+        at = np.flatnonzero(count == size)
+        here = values[begin[at][:, None] + np.arange(size)]
+        middle[at] = np.median(here, axis=1)
+        spread[at] = _MAD * np.median(np.abs(here - middle[at][:, None]), axis=1)
+    return middle, spread, count
