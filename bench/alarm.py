@@ -10,15 +10,15 @@ from __future__ import annotations
 from copy import deepcopy
 from math import isnan
 
-from bench.alarm_peers import Detector, alibi, detectors, peer_versions
+from bench.alarm_peers import Detector, Question, Series, alibi, detectors, peer_versions, series_of
 from bench.alarm_world import FAULTS, REGIMES, Fault, Training, World, ticks
 from bench.harness import Effort, Report, say
 from driftline.drift import JudgeSettings, JudgeState, Observation, judge, least_effects
 
-_DAYS = {1.0: 21, 5.0: 42, 15.0: 84, 60.0: 224}  # healthy days per regime and length of a tick, in minutes
+_DAYS = {1.0: 14, 5.0: 28, 15.0: 56, 60.0: 224}  # healthy days per regime and length of a tick, in minutes
 _HISTORY_DAYS = 14
 _STRENGTHS = (2.0, 4.0, 8.0)
-_TRIALS = {1.0: 5, 5.0: 10, 15.0: 20, 60.0: 20}
+_TRIALS = {1.0: 2, 5.0: 5, 15.0: 10, 60.0: 20}
 _BEFORE, _AFTER = 30, 45  # ticks of the detector's statistic that are kept around a fault
 NAN = float("nan")
 
@@ -30,6 +30,7 @@ def run(report: Report, effort: Effort) -> None:
         "promised_per_day": promised,
         "scale": effort.scale,
         "days": {f"{minutes:g}min": _days(minutes, effort) for minutes in _DAYS},
+        "regimes": REGIMES,  # the order of the rates in alarm.<length>.<detector>
         "trials": {f"{minutes:g}min": effort.scaled(count) for minutes, count in _TRIALS.items()},
         "around_fault": [_BEFORE, _AFTER],
         "versions": peer_versions(),
@@ -41,16 +42,20 @@ def run(report: Report, effort: Effort) -> None:
     worst: dict[str, float] = {}
     for minutes in sorted(_DAYS, reverse=True):
         days, total = _days(minutes, effort), dict[str, list[int]]()
+        questions = []
         for seed, regime in enumerate(REGIMES):
-            alarms = _healthy(World(regime, minutes), days, seed)
+            alarms, question = _healthy(World(regime, minutes), days, seed)
+            questions.append(question)
             for name, count in alarms.items():
-                report.enter(f"alarm.{minutes:g}min.{regime}.{name}", "false alarms per day", [count / days])
                 total.setdefault(name, []).append(count)
-                worst[name] = max(worst.get(name, 0.0), count / days)
             say(f"{minutes:g} min, {regime}, {days:g} days: {alarms}")
+        peer = alibi(_settings(World("steady", minutes)))
+        if peer is not None:
+            total["alibi_cvm"] = [len(found[0]) for found in peer.alarms(questions)]
         for name, counts in total.items():
             rates = [count / days for count in counts]
             report.enter(f"alarm.{minutes:g}min.{name}", "false alarms per day", rates)
+            worst[name] = max(worst.get(name, 0.0), *rates)
     for name, rate in worst.items():
         report.enter(f"alarm.worst.{name}", "false alarms per day, worst regime", [rate])
     report.enter_ratio("false_alarms_per_day_worst", [worst["driftline"]])
@@ -65,21 +70,17 @@ def _settings(world: World) -> JudgeSettings:
     return JudgeSettings(ticks_per_day=world.ticks_per_day)
 
 
-def _healthy(world: World, days: float, seed: int) -> dict[str, int]:
+def _healthy(world: World, days: float, seed: int) -> tuple[dict[str, int], Question]:
     """Return false alarms of each detector, counted from the first tick on: learning is no excuse."""
     settings = _settings(world)
     subjects = {name: make() for name, make in detectors(settings).items()}
     alarms = dict.fromkeys(subjects, 0)
-    seen: list[Observation] = []
-    for tick in ticks(world, round(days * world.ticks_per_day), seed):
+    watched: Series = []
+    for seen in ticks(world, round(days * world.ticks_per_day), seed):
         for name, subject in subjects.items():
-            alarms[name] += subject.alarms(tick)
-        seen.append(tick)
-    peer = alibi(settings)
-    if peer is not None:
-        learned, rest = seen[: settings.least_ticks], seen[settings.least_ticks :]
-        alarms["alibi_cvm"] = len(peer.alarms(learned, [rest])[0])
-    return alarms
+            alarms[name] += subject.alarms(seen)
+        watched += series_of([seen])
+    return alarms, Question(watched[: settings.least_ticks], [watched[settings.least_ticks :]])
 
 
 def _faults(report: Report, world: World, trials: int) -> None:
@@ -91,7 +92,7 @@ def _faults(report: Report, world: World, trials: int) -> None:
     )
     faults = [Fault(kind, at, strength) for kind in FAULTS for strength in _STRENGTHS]
     delays: dict[str, dict[str, list[float]]] = {_key(world, fault): {} for fault in faults}
-    peer = alibi(settings)
+    questions = []
     for trial in range(trials):
         training = Training(world, 100 + trial)
         subjects = {name: make() for name, make in detectors(settings).items()}
@@ -105,12 +106,16 @@ def _faults(report: Report, world: World, trials: int) -> None:
         ways = []
         for fault in faults:
             onward = deepcopy(training)
-            ways.append([onward.step(fault) for _ in range(day)])
+            way = [onward.step(fault) for _ in range(day)]
+            ways.append(series_of(way))
             for name, subject in deepcopy(subjects).items():
-                delays[_key(world, fault)].setdefault(name, []).append(_delay(subject, ways[-1]))
+                delays[_key(world, fault)].setdefault(name, []).append(_delay(subject, way))
             if not trial:
-                _trace(report, _key(world, fault), settings, state, history[-_BEFORE:] + ways[-1][:_AFTER])
-        for fault, found in zip(faults, peer.alarms(history, ways) if peer is not None else [], strict=False):
+                _trace(report, _key(world, fault), settings, state, history[-_BEFORE:] + way[:_AFTER])
+        questions.append(Question(series_of(history), ways))
+    peer = alibi(settings)
+    for answer in peer.alarms(questions) if peer is not None else []:
+        for fault, found in zip(faults, answer, strict=True):
             delay = found[0] - at + 1.0 if found else NAN
             delays[_key(world, fault)].setdefault("alibi_cvm", []).append(delay)
     for key, each in delays.items():

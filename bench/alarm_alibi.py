@@ -3,9 +3,9 @@
     DRIFTLINE_BENCH_ALIBI=.venv-alibi/bin/python make bench-alarm
 
 alibi-detect wants numpy 1, so it lives in a virtual environment of its own (`pip install alibi-detect`) and
-nothing of driftline is imported here. Reads from stdin as JSON: the reference, the expected run time, and
-series that each go on from there; prints the places of each series' alarms. The detector is begun anew
-after each alarm.
+nothing of driftline is imported here. Reads from stdin as JSON the expected run
+time and a list of questions, each a reference and series that go on from there; prints for each question the
+places of each series' alarms. The detector is begun anew after each alarm.
 """
 
 import json
@@ -14,7 +14,7 @@ import warnings
 
 
 def main() -> None:
-    """Answer one question."""
+    """Answer the questions."""
     warnings.filterwarnings("ignore")
     import numpy as np
     from alibi_detect.cd import CVMDriftOnline
@@ -23,23 +23,30 @@ def main() -> None:
     # A quantile at 1 - 1/ert is not estimated from fewer bootstraps.
     bootstraps = max(2_000, 4 * int(asked["ert"]))
     np.random.seed(1)
-    detector = CVMDriftOnline(
-        np.array(asked["reference"], np.float32),
-        ert=asked["ert"],
-        window_sizes=[20],
-        n_bootstraps=bootstraps,
-        verbose=False,
-    )
-    answer = []
-    for series in asked["series"]:
-        detector.reset_state()
-        alarms = []
-        for place, value in enumerate(series):
-            if detector.predict(np.array([value], np.float32))["data"]["is_drift"]:
-                alarms.append(place)
-                detector.reset_state()
-        answer.append(alarms)
-    print(json.dumps(answer))
+    answers = []
+    for question in asked["questions"]:
+        detector = CVMDriftOnline(
+            np.array(question["reference"], np.float32),
+            ert=asked["ert"],
+            window_sizes=[20],
+            n_bootstraps=bootstraps,
+            verbose=False,
+        )
+        answers.append([alarms(detector, series) for series in question["series"]])
+    print(json.dumps(answers))
+
+
+def alarms(detector, series):
+    """Return the places of the alarms in one series."""
+    import numpy as np
+
+    detector.reset_state()
+    found = []
+    for place, value in enumerate(series):
+        if detector.predict(np.array([value], np.float32))["data"]["is_drift"]:
+            found.append(place)
+            detector.reset_state()
+    return found
 
 
 if __name__ == "__main__":

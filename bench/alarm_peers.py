@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -83,37 +84,57 @@ class River:
         return bool(self._detector.drift_detected) and self._left < 0
 
 
+Series = list[tuple[int, float]]
+"""Ticks and values."""
+
+
+def series_of(seen: Sequence[Observation]) -> Series:
+    """Return the series that the peers watch."""
+    return [(each.tick, value) for each in seen if (value := series(each)) is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A history, and ways to go on from it."""
+
+    history: Series
+    ways: list[Series]
+
+
 class Alibi:
     """alibi-detect's online CVM detector, its expected run time set to the promise; see `alarm_alibi`.
 
-    It runs in a process of its own, so it is asked once about whole series.
+    It runs in a process of its own that takes half a minute to start, so it is asked once about many series.
     """
 
     def __init__(self, settings: JudgeSettings, python: str) -> None:
         self._settings, self._python = settings, python
 
-    def alarms(
-        self, history: Sequence[Observation], ways: Sequence[Sequence[Observation]]
-    ) -> list[list[int]]:
-        """Return the ticks at which it alarms in each of `ways` to go on from `history`."""
-        known = [value for value in map(series, history) if value is not None]
-        least = self._settings.least_ticks
-        asked = [[(each.tick, value) for each in way if (value := series(each)) is not None] for way in ways]
+    def alarms(self, questions: Sequence[Question]) -> list[list[list[int]]]:
+        """Return for each question the ticks at which it alarms on each of the ways."""
         ert = self._settings.ticks_per_day / self._settings.false_actions_per_day
-        question = {
+        asked = {
             "ert": round(ert),
-            "reference": known[-_ALIBI_REFERENCE:] if len(known) > least else known[:least],
-            "series": [[value for _, value in way] for way in asked],
+            "questions": [
+                {
+                    "reference": [value for _, value in each.history[-_ALIBI_REFERENCE:]],
+                    "series": [[value for _, value in way] for way in each.ways],
+                }
+                for each in questions
+            ],
         }
         done = subprocess.run(
             [self._python, str(Path(__file__).with_name("alarm_alibi.py"))],
-            input=orjson.dumps(question),
+            input=orjson.dumps(asked),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             check=True,
         )
-        found: list[list[int]] = orjson.loads(done.stdout.splitlines()[-1])
-        return [[way[place][0] for place in places] for way, places in zip(asked, found, strict=True)]
+        answers: list[list[list[int]]] = orjson.loads(done.stdout.splitlines()[-1])
+        return [
+            [[way[place][0] for place in places] for way, places in zip(question.ways, found, strict=True)]
+            for question, found in zip(questions, answers, strict=True)
+        ]
 
 
 def alibi(settings: JudgeSettings) -> Alibi | None:

@@ -19,6 +19,7 @@ _SHARE_OF_DAY = 48  # ± half an hour around a time of day counts as that time o
 _LEAST_NEAR = (
     60  # ... or more, up to two hours, until so many ticks are near: medians of few follow their noise
 )
+_STEPS = 6  # times of day fitted per half window
 _WHOLE = (
     100  # a spread counts for its ticks, the overall one for this many: a small one by chance is dangerous
 )
@@ -80,9 +81,12 @@ def _by_time_of_day(
     values = np.tile(values, 3)
     days = len(values) / 3 / period
     reach = max(1, round(period / _SHARE_OF_DAY), min(period // 12, round(_LEAST_NEAR / days / 2)))
-    begin = np.searchsorted(phase, np.arange(period) - reach, side="left")
-    end = np.searchsorted(phase, np.arange(period) + reach, side="right")
-    middle, spread = np.full(period, float(np.median(values))), np.zeros(period)
+    # Neighbouring times of day share most of their ticks: one stands for those around it.
+    stride = max(1, reach // _STEPS)
+    times = np.arange(stride // 2, period + stride, stride)
+    begin = np.searchsorted(phase, times - reach, side="left")
+    end = np.searchsorted(phase, times + reach, side="right")
+    middle, spread = np.full(len(times), float(np.median(values))), np.zeros(len(times))
     count = end - begin
     # Windows of one size at once: those of a history without gaps are all of one size.
     for size in np.unique(count[count > 0]).tolist():
@@ -90,4 +94,5 @@ def _by_time_of_day(
         here = values[begin[at][:, None] + np.arange(size)]
         middle[at] = np.median(here, axis=1)
         spread[at] = _MAD * np.median(np.abs(here - middle[at][:, None]), axis=1)
-    return middle, spread, count
+    nearest = np.arange(period) // stride
+    return middle[nearest], spread[nearest], count[nearest]
