@@ -16,6 +16,8 @@ from driftline.errors import DamagedObjectError, ObjectMissingError, StoreFormat
 from driftline.versions.cache import ObjectCache
 from driftline.versions.documents import read_plain
 from driftline.versions.fragments import FOLDER as FRAGMENTS
+from driftline.versions.graphs import FOLDER as GRAPHS
+from driftline.versions.graphs import GraphKey, check_graph
 from driftline.versions.manifest import Manifest, PartManifest, part_objects, read_manifest, read_part
 from driftline.versions.pages import ObjectRef
 from driftline.versions.parts import PartReader
@@ -80,6 +82,7 @@ class _Check:
             self._progress(version)
             yield from self._version(manifest)
         yield from self._labels()
+        yield from self._graphs()
         for info in store.list(FRAGMENTS):
             try:
                 read_part(info.key, store.get(info.key))
@@ -87,6 +90,12 @@ class _Check:
                 yield _of(error)
             except ObjectMissingError:
                 continue  # dropped by its commit meanwhile
+
+    def _graphs(self) -> Iterator[Finding]:
+        for info in self._repository.store.list(GRAPHS):
+            found = GraphKey.parse(info.key)
+            if found is not None and found.version in self._manifests:
+                yield from self._whole(info.key, partial(check_graph, self._repository, info.key))
 
     def _document(self, key: str) -> Iterator[Finding]:
         try:
