@@ -1,6 +1,6 @@
 """alibi-detect's online CVM detector on a series; run by the Python that has it.
 
-    DRIFTLINE_BENCH_ALIBI=.venv-alibi/bin/python make bench-alarm
+    BENCH_ALIBI=.venv-alibi/bin/python make bench-alarm
 
 alibi-detect wants numpy 1, so it lives in a virtual environment of its own (`pip install alibi-detect`) and
 nothing of driftline is imported here. Reads from stdin as JSON the expected run

@@ -138,8 +138,8 @@ class Alibi:
 
 
 def alibi(settings: JudgeSettings) -> Alibi | None:
-    """Return the detector of alibi-detect where DRIFTLINE_BENCH_ALIBI names a Python that has it."""
-    python = os.environ.get("DRIFTLINE_BENCH_ALIBI")
+    """Return the detector of alibi-detect where BENCH_ALIBI names a Python that has it."""
+    python = os.environ.get("BENCH_ALIBI")
     return None if python is None else Alibi(settings, python)
 
 
@@ -158,7 +158,7 @@ def detectors(settings: JudgeSettings) -> dict[str, Callable[[], Detector]]:
 def peer_versions() -> dict[str, str]:
     """Return the versions of the peers at hand."""
     found = {"river": version("river")} if find_spec("river") is not None else {}
-    python = os.environ.get("DRIFTLINE_BENCH_ALIBI")
+    python = os.environ.get("BENCH_ALIBI")
     if python is not None:
         asked = [python, "-c", "from importlib.metadata import version; print(version('alibi-detect'))"]
         found["alibi-detect"] = (

@@ -6,6 +6,7 @@ Time is that of the side alone, all in: rebuilds and audits included, the world 
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -14,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bench.drift_world import DIMS, NEIGHBOURS, Floats, Plan, Rows, World, overlap, truth_around
+from bench.drift_world import DIMS, NEIGHBOURS, Floats, Plan, Rows, World, nearest, overlap, truth_around
 from driftline.graph import GraphSettings, KnnGraph, MethodName, Metric
 
-_THREADS = 2
+_THREADS = int(os.environ.get("OPENBLAS_NUM_THREADS", "1"))
 
 
 class Side(Protocol):
@@ -39,6 +40,10 @@ class Ours:
 
     def lists(self, rows: Rows) -> Rows:
         return self.graph.kneighbours(rows).ids.astype(np.int64)
+
+    def go_on_exactly(self) -> None:
+        """Keep the lists as they are, renew them by comparing with every row from here on."""
+        self.graph._fall_back("asked to")
 
 
 class PynnDescent:
@@ -198,13 +203,54 @@ def run_side(side: str, plan: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def run_large(plan: dict[str, Any], ticks: dict[str, int]) -> dict[str, Any]:
+    """Return µs per changed row of g2 and exact, tick by tick, on one world with 500 rows and 2% per tick.
+
+    Exact goes on from g2's lists: making its own would take an hour, and its ticks cost the same.
+    """
+    world = World(Plan(**plan))
+    resting = _memory("VmRSS")
+    _forget_peak()
+    subject = Ours(world.rows, plan["metric"], "g2")
+    peak, answer = _memory("VmHWM"), dict[str, Any]()
+    for changed in (500, plan["rows"] // 50):
+        world.plan = Plan(**{**plan, "changed": changed})
+        answer[str(changed)] = {"g2": []}
+        for _ in range(ticks["g2"]):
+            chosen, new = world.step()
+            world.move(chosen, new)
+            answer[str(changed)]["g2"].append(_timed(subject, chosen, new))
+        random = np.sort(np.random.default_rng(6).choice(len(world.rows), 300, replace=False))
+        peak = max(peak, _memory("VmHWM"))
+        answer[str(changed)]["recall"] = {
+            "random": _recall(subject.lists(random), nearest(world.rows, random)[0]),
+            "changed": _recall(subject.lists(chosen[:300]), nearest(world.rows, chosen[:300])[0]),
+        }
+        _forget_peak()
+    subject.go_on_exactly()
+    for changed in (500, plan["rows"] // 50):
+        world.plan = Plan(**{**plan, "changed": changed})
+        answer[str(changed)]["exact"] = []
+        for _ in range(ticks["exact"]):
+            chosen, new = world.step()
+            world.move(chosen, new)
+            answer[str(changed)]["exact"].append(_timed(subject, chosen, new))
+    return {**answer, "peak_bytes": peak - resting}
+
+
+def _timed(subject: Side, chosen: Rows, new: Floats) -> float:
+    begun = time.perf_counter()
+    subject.tick(chosen, new)
+    return 1e6 * (time.perf_counter() - begun) / len(chosen)
+
+
 def _jaccard(old: Rows, new: Rows) -> np.ndarray[Any, np.dtype[np.float64]]:
     both = overlap(old, new)
     return np.asarray(both / (2 * NEIGHBOURS - both), np.float64)
 
 
 def _recall(found: Rows, truth: Rows) -> float:
-    return float(overlap(found, truth).mean() / NEIGHBOURS) if len(found) else float("nan")
+    return float(overlap(found, truth).mean() / NEIGHBOURS) if len(found) else float("nan")  # null in JSON
 
 
 def _without_self(found: Rows, rows: Rows) -> Rows:
