@@ -129,6 +129,7 @@ def main() -> None:
     answer: dict[str, object] = {
         "ticks": len(healthy),
         "promised_per_tick": 1 / _PROMISED,
+        "planted_at": asked.at,
     }
     watch = Watch(GraphSettings(10, Metric.COSINE, MethodName.EXACT), settings)
     before = _judged(watch, enumerate(healthy[: asked.at]))

@@ -27,8 +27,8 @@ from bench.harness import Effort, Report, say
 _LONG = 1_000  # ticks of g2 at 50k
 _THREADS = 1
 _PEER_TICKS = {"m_order": 150, "pynndescent_update": 20, "hnswlib_update": 60, "usearch": 30}
-_TIMED = {"g2": 30, "exact": 10, "pynndescent_rebuild": 2}  # ticks at 50k
-_LARGE = {"g2": 10, "exact": 3}  # ticks at 500k
+_TIMED = {"g2": 20, "exact": 5, "pynndescent_rebuild": 2}  # ticks at 50k
+_LARGE = {"g2": 5, "exact": 2}  # ticks at 500k
 _REPEATS = 3
 _HOUR = 4 * 3600.0
 _LAWS = ((500, False), (500, True), (1_000, False), (1_000, True))

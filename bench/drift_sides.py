@@ -231,7 +231,7 @@ def run_large(plan: dict[str, Any], ticks: dict[str, int]) -> dict[str, Any]:
     for changed in (500, plan["rows"] // 50):
         world.plan = Plan(**{**plan, "changed": changed})
         answer[str(changed)]["exact"] = []
-        for _ in range(ticks["exact"]):
+        for _ in range(max(1, ticks["exact"] * 500 // changed) if changed > 500 else ticks["exact"]):
             chosen, new = world.step()
             world.move(chosen, new)
             answer[str(changed)]["exact"].append(_timed(subject, chosen, new))
