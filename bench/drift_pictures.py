@@ -16,7 +16,11 @@ from bench.tables import ROOT
 IMAGES = ROOT / "docs" / "images"
 _WIDE, _HIGH = 720, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 200, 34, 44
-_COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fb0", "#b8860b", "#555555")
+_COLOURS = ("#3a8fd0", "#d1495b", "#2e8b57", "#8a5fb0", "#b8860b", "#808080")
+_STYLE = (
+    "<style>text{fill:#333}.grid{stroke:#ddd}"
+    "@media (prefers-color-scheme: dark){text{fill:#ddd}.grid{stroke:#444}}</style>"
+)
 
 Points = Sequence[tuple[float, float]]
 
@@ -71,13 +75,14 @@ class Chart:
         right = _WIDE - _RIGHT
         out = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {_HIGH}" font-family="sans-serif"'
-            ' font-size="12" fill="#333">',
-            f'<rect width="{_WIDE}" height="{_HIGH}" fill="#fff"/>',
+            ' font-size="12">',
+            f"<title>{self.title}</title>",
+            _STYLE,
             f'<text x="{_LEFT}" y="18" font-size="13" font-weight="bold">{self.title}</text>',
         ]
         for mark in up:
             at = self.y(mark)
-            out.append(f'<path d="M{_LEFT} {at:.1f}H{right}" stroke="#ddd"/>')
+            out.append(f'<path d="M{_LEFT} {at:.1f}H{right}" class="grid"/>')
             out.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{mark:g}</text>')
         for mark, label in across:
             out.append(f'<text x="{self.x(mark):.1f}" y="{_HIGH - 26}" text-anchor="middle">{label}</text>')
