@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from driftline.errors import InputError
 from driftline.graph.lists import Lists, Places
-from driftline.graph.metric import Floats, Metric, block, squares
+from driftline.graph.metric import Floats, Metric, squares
 
 _NOWHERE = np.uint16(0xFFFF)
 _AT_ONCE = 2_048  # rows filed at a time
 _ASKED = 1 << 18  # candidates compared at a time: 4 MiB
 _BLOCK = 1 << 19  # distances at a time: 2 MiB
+_ONE_THREAD = 1 << 18  # multiplications that OpenBLAS does on one thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,12 @@ class Cells:
             take, step = min(width, len(members)), max(1, _BLOCK // len(members))
             for start in range(begin, end, step):
                 lines = order[start : min(start + step, end)]
-                gap = block(lists.vectors[rows[lines // probes]], there, lengths, lists.metric)
+                gap = _products(lists.vectors[rows[lines // probes]], there)
+                if lists.metric is Metric.INNER_PRODUCT:
+                    np.negative(gap, out=gap)
+                else:  # the asking row's own square is the same for all
+                    gap *= -2
+                    gap += lengths
                 if take < len(members):
                     best = np.argpartition(gap, take - 1, axis=1)[:, :take]
                     found[lines, :take], gaps[lines, :take] = members[best], np.take_along_axis(gap, best, 1)
@@ -168,7 +174,20 @@ class Cells:
 
     def _to_centroids(self, vectors: Floats) -> Floats:
         centroids = self._centroids[:, : vectors.shape[1]]  # who asks has 0 in the further coordinate
-        return np.asarray(squares(self._centroids) - 2 * (vectors @ centroids.T), np.float32)
+        return np.asarray(squares(self._centroids) - 2 * _products(vectors, centroids), np.float32)
+
+
+def _products(x: Floats, y: Floats) -> Floats:
+    """Return x · y of all pairs (n, m), in pieces that BLAS does not share out among threads.
+
+    Handing so little to a second thread costs more than it saves, on a busy machine ten times more.
+    """
+    out = np.empty((len(x), len(y)), np.float32)
+    step = max(1, _ONE_THREAD // max(1, y.size))
+    with np.errstate(invalid="ignore"):  # some kernels of OpenBLAS raise it over lanes they do not use
+        for start in range(0, len(x), step):
+            np.matmul(x[start : start + step], y.T, out=out[start : start + step])
+    return out
 
 
 def _means(rows: Floats, count: int, rounds: int, rng: np.random.Generator) -> Floats:
@@ -180,7 +199,7 @@ def _means(rows: Floats, count: int, rounds: int, rng: np.random.Generator) -> F
         lengths = squares(centroids)
         of = np.concatenate(
             [
-                (lengths - 2 * (rows[start : start + _AT_ONCE] @ centroids.T)).argmin(axis=1)
+                (lengths - 2 * _products(rows[start : start + _AT_ONCE], centroids)).argmin(axis=1)
                 for start in range(0, len(rows), _AT_ONCE)
             ]
         )
