@@ -8,9 +8,19 @@ time and a list of questions, each a reference and series that go on from there;
 places of each series' alarms. The detector is begun anew after each alarm.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import warnings
+from typing import Any, Protocol
+
+
+class Online(Protocol):
+    """What is used of alibi-detect's online detectors."""
+
+    def predict(self, x: Any) -> dict[str, Any]: ...
+    def reset_state(self) -> None: ...
 
 
 def main() -> None:
@@ -36,12 +46,12 @@ def main() -> None:
     print(json.dumps(answers))
 
 
-def alarms(detector, series):
+def alarms(detector: Online, series: list[float]) -> list[int]:
     """Return the places of the alarms in one series."""
     import numpy as np
 
     detector.reset_state()
-    found = []
+    found: list[int] = []
     for place, value in enumerate(series):
         if detector.predict(np.array([value], np.float32))["data"]["is_drift"]:
             found.append(place)
