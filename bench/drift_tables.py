@@ -61,19 +61,30 @@ def ratios(report: Report) -> str:
             value, target = report.ratios[name], TARGETS[name]
             shown = _number(value)
             rows.append([meaning, f"**{shown}**" if target.met(value) else f"{shown}, missed", str(target)])
-    return _table(["", "reached", "target"], rows)
+    left = report.settings.get("drift", {}).get("not_run")
+    told = (
+        f"\nNot run yet: {', '.join(f'`{name}`' for name in left)}.\n"
+        if isinstance(left, list) and left
+        else ""
+    )
+    return _table(["", "reached", "target"], rows) + told
 
 
 def sides(report: Report) -> str:
     """Return what each side reached in each configuration."""
     rows = []
-    names = [name.removesuffix(".us_per_row") for name in report.figures if name.endswith(".us_per_row")]
+    names = {
+        name.removesuffix(suffix)
+        for name in report.figures
+        for suffix in (".us_per_row", ".recall_changed")
+        if name.endswith(suffix)
+    }
     for name in sorted(names, key=_order):
         size, metric, changed, law, side = name.removeprefix("drift.").split(".")
         recalls = [
             report.figures.get(f"{name}.recall_{group}") for group in ("random", "changed", "affected")
         ]
-        error, took = report.figures.get(f"{name}.jaccard_error"), report.figures[f"{name}.us_per_row"]
+        error, took = report.figures.get(f"{name}.jaccard_error"), report.figures.get(f"{name}.us_per_row")
         settings = report.settings["drift"].get(name)
         rows.append(
             [
@@ -82,7 +93,7 @@ def sides(report: Report) -> str:
                 f"{settings['ticks']:,}" if isinstance(settings, dict) else "",
                 *("" if each is None else f"{each.low:.4f}" for each in recalls),
                 "" if error is None else f"{sum(error.values) / len(error.values):.4f}",
-                _number(took.median),
+                "" if took is None else _number(took.median),
             ]
         )
     head = ["rows, metric, changed", "side", "ticks", "random", "changed", "affected", "Jaccard error", "µs"]
