@@ -60,14 +60,17 @@ def ratios(report: Report) -> str:
         if name in report.ratios:
             value, target = report.ratios[name], TARGETS[name]
             shown = _number(value)
-            rows.append([meaning, f"**{shown}**" if target.met(value) else f"{shown}, missed", str(target)])
+            low, high = report.spread[name]
+            spread = f"{_number(low)} – {_number(high)}" if low != high else ""
+            reached = f"**{shown}**" if target.met(value) else f"{shown}, missed"
+            rows.append([meaning, reached, spread, str(target)])
     left = report.settings.get("drift", {}).get("not_run")
     told = (
         f"\nNot run yet: {', '.join(f'`{name}`' for name in left)}.\n"
         if isinstance(left, list) and left
         else ""
     )
-    return _table(["", "reached", "target"], rows) + told
+    return _table(["", "reached", "of the configurations", "target"], rows) + told
 
 
 def sides(report: Report) -> str:
@@ -110,7 +113,14 @@ def false_alarms(report: Report) -> str:
         cells = ["" if each is None else _kept(each.high, promise) for each in found]
         kept = all(each is None or each.high <= promise for each in found)
         rows.append([label, *cells, "yes" if kept else "no"])
-    return _table(["detector", *_LENGTHS, f"≤ {promise:.3f} everywhere"], rows)
+    run = report.settings["alarm"].get("regimes_run")
+    short = (
+        [f"{length} {count} of 5" for length, count in run.items() if count < 5]
+        if isinstance(run, dict)
+        else []
+    )
+    told = f"\nRegimes run so far: {', '.join(short)}.\n" if short else ""
+    return _table(["detector", *_LENGTHS, f"≤ {promise:.3f} everywhere"], rows) + told
 
 
 def delays(report: Report) -> str:
