@@ -5,7 +5,7 @@ rows as they are now. In an HNSW index a row changed or born since it was built 
 place or not at all, so it is built anew beside the old one, a piece per tick, and
 swapped in at a tick that depends on the number of changed rows alone: never on timing.
 hnswlib must not add and query at once, and in-place updates lose recall. An index takes 545
-bytes a row of 64 dimensions, while it is rebuilt twice that: `cells` takes 14.
+bytes a row of 64 dimensions, while it is rebuilt twice that: `cells` takes 7.
 Source: Malkov, Yashunin, "Efficient and robust approximate nearest neighbor search using
 Hierarchical Navigable Small World graphs", TPAMI 2018.
 """
