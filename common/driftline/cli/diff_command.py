@@ -65,9 +65,7 @@ def diff(
     """
     if neighbours:
         options = (k, metric, None if every else top)
-        _by_neighbours(
-            store_settings(store_url, group, data_dir, config), before, after, table, *options, as_json
-        )
+        _by_neighbours(settings, before, after, table, *options, as_json)
         return
     if k is not None or metric is not None:
         raise InputError("--k and --metric say how neighbours are found: give --neighbours as well")
