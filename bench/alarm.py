@@ -1,99 +1,155 @@
 """Does the alarm keep its promised rate, and how fast does it find faults?
 
-Healthy: five regimes × four lengths of a tick, at least 200 days in all. Faults: five kinds at 2, 4 and
-8 times the usual movement, planted after two weeks. False alarms count node and tick actions together.
-A fault counts as missed if a day passes without an alarm.
+Healthy: five regimes × four lengths of a tick, more than 200 days of each regime. Faults: five kinds at
+2, 4 and 8 times the usual movement, planted after two weeks. False alarms count node and tick actions
+together. A fault counts as missed if a day passes without an alarm.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import deepcopy
 from math import isnan
 
-from bench.alarm_peers import detectors
-from bench.alarm_world import FAULTS, REGIMES, Fault, World, ticks
+from bench.alarm_peers import Detector, Question, Series, alibi, detectors, peer_versions, series_of
+from bench.alarm_world import FAULTS, REGIMES, Fault, Training, World, ticks
 from bench.harness import Effort, Report, say
-from driftline.drift import JudgeSettings, JudgeState, judge, least_effects
+from driftline.drift import JudgeSettings, JudgeState, Observation, judge, least_effects
 
-_DAYS = {1.0: 14, 5.0: 28, 15.0: 56, 60.0: 112}  # healthy days per regime and length of a tick, in minutes
+_DAYS = {1.0: 14, 5.0: 28, 15.0: 56, 60.0: 224}  # healthy days per regime and length of a tick, in minutes
 _HISTORY_DAYS = 14
 _STRENGTHS = (2.0, 4.0, 8.0)
-_TRIALS = 5
-_FAULT_MINUTES = (5.0, 60.0)
-
-
-@dataclass(slots=True)
-class _Tally:
-    alarms: int = 0
-    days: float = 0.0
-
-    @property
-    def per_day(self) -> float:
-        return self.alarms / self.days
+_TRIALS = {1.0: 2, 5.0: 5, 15.0: 10, 60.0: 20}
+_BEFORE, _AFTER = 30, 45  # ticks of the detector's statistic that are kept around a fault
+NAN = float("nan")
 
 
 def run(report: Report, effort: Effort) -> None:
     """Measure and enter figures and ratios."""
     promised = JudgeSettings().false_actions_per_day
-    report.settings["alarm"] = {"promised_per_day": promised, "scale": effort.scale}
+    report.settings["alarm"] = {
+        "promised_per_day": promised,
+        "scale": effort.scale,
+        "days": {f"{minutes:g}min": _days(minutes, effort) for minutes in _DAYS},
+        "regimes": REGIMES,  # the order of the rates in alarm.<length>.<detector>
+        "trials": {f"{minutes:g}min": effort.scaled(count) for minutes, count in _TRIALS.items()},
+        "around_fault": [_BEFORE, _AFTER],
+        "versions": peer_versions(),
+    }
+    # The longest ticks take the least time: what is wrong is seen early.
+    for minutes in sorted(_TRIALS, reverse=True):
+        _faults(report, World("steady", minutes), effort.scaled(_TRIALS[minutes]))
+    _detectable(report, effort)
     worst: dict[str, float] = {}
-    for minutes, days in _DAYS.items():
+    for minutes in sorted(_DAYS, reverse=True):
+        days, total = _days(minutes, effort), dict[str, list[int]]()
+        questions = []
         for seed, regime in enumerate(REGIMES):
-            tallies = _healthy(World(regime, minutes), max(3.0, days * effort.scale), seed)
-            for name, tally in tallies.items():
-                report.enter(f"alarm.{minutes:g}min.{regime}.{name}", "false alarms per day", [tally.per_day])
-                worst[name] = max(worst.get(name, 0.0), tally.per_day)
-            say(
-                f"{minutes:g} min, {regime}: { ({name: round(t.per_day, 3) for name, t in tallies.items()}) }"
-            )
+            alarms, question = _healthy(World(regime, minutes), days, seed)
+            questions.append(question)
+            for name, count in alarms.items():
+                total.setdefault(name, []).append(count)
+            say(f"{minutes:g} min, {regime}, {days:g} days: {alarms}")
+        peer = alibi(_settings(World("steady", minutes)))
+        if peer is not None:
+            total["alibi_cvm"] = [len(found[0]) for found in peer.alarms(questions)]
+        for name, counts in total.items():
+            rates = [count / days for count in counts]
+            report.enter(f"alarm.{minutes:g}min.{name}", "false alarms per day", rates)
+            worst[name] = max(worst.get(name, 0.0), *rates)
     for name, rate in worst.items():
         report.enter(f"alarm.worst.{name}", "false alarms per day, worst regime", [rate])
     report.enter_ratio("false_alarms_per_day_worst", [worst["driftline"]])
     report.enter_ratio("promised_per_day", [promised])
-    for minutes in _FAULT_MINUTES:
-        for kind in FAULTS:
-            for strength in _STRENGTHS:
-                _fault(report, World("steady", minutes), kind, strength, effort.scaled(_TRIALS))
-    _detectable(report, effort)
+
+
+def _days(minutes: float, effort: Effort) -> float:
+    return max(3.0, _DAYS[minutes] * effort.scale)
 
 
 def _settings(world: World) -> JudgeSettings:
     return JudgeSettings(ticks_per_day=world.ticks_per_day)
 
 
-def _healthy(world: World, days: float, seed: int) -> dict[str, _Tally]:
+def _healthy(world: World, days: float, seed: int) -> tuple[dict[str, int], Question]:
     """Return false alarms of each detector, counted from the first tick on: learning is no excuse."""
-    makers = detectors(_settings(world))
-    subjects = {name: make() for name, make in makers.items()}
-    tallies = {name: _Tally(days=days) for name in subjects}
+    settings = _settings(world)
+    subjects = {name: make() for name, make in detectors(settings).items()}
+    alarms = dict.fromkeys(subjects, 0)
+    watched: Series = []
     for seen in ticks(world, round(days * world.ticks_per_day), seed):
         for name, subject in subjects.items():
-            tallies[name].alarms += subject.alarms(seen)
-    return tallies
+            alarms[name] += subject.alarms(seen)
+        watched += series_of([seen])
+    return alarms, Question(watched[: settings.least_ticks], [watched[settings.least_ticks :]])
 
 
-def _fault(report: Report, world: World, kind: str, strength: float, trials: int) -> None:
-    at, day = round(_HISTORY_DAYS * world.ticks_per_day), round(world.ticks_per_day)
-    delays: dict[str, list[float]] = {}
+def _faults(report: Report, world: World, trials: int) -> None:
+    """Enter power and delay of each detector for each fault; a trial's history is lived through once."""
+    at, day, settings = (
+        round(_HISTORY_DAYS * world.ticks_per_day),
+        round(world.ticks_per_day),
+        _settings(world),
+    )
+    faults = [Fault(kind, at, strength) for kind in FAULTS for strength in _STRENGTHS]
+    delays: dict[str, dict[str, list[float]]] = {_key(world, fault): {} for fault in faults}
+    questions = []
     for trial in range(trials):
-        subjects = {name: make() for name, make in detectors(_settings(world)).items()}
-        found: dict[str, float] = dict.fromkeys(subjects, float("nan"))
-        for seen in ticks(world, at + day, 100 + trial, Fault(kind, at, strength)):
-            for name, subject in subjects.items():
-                if subject.alarms(seen) and seen.tick >= at and isnan(found[name]):
-                    found[name] = seen.tick - at + 1.0
-            if not any(isnan(delay) for delay in found.values()):
-                break
-        for name, delay in found.items():
-            delays.setdefault(name, []).append(delay)
-    for name, values in delays.items():
-        hits = [delay for delay in values if not isnan(delay)]
-        key = f"{world.minutes:g}min.{kind}.{strength:g}x.{name}"
-        report.enter(f"alarm.power.{key}", "share found within a day", [len(hits) / len(values)])
-        if hits:
-            report.enter(f"alarm.delay.{key}", "ticks", hits)
-            report.enter_ratio(f"delay_ticks.{key}", hits)
-    say(f"{world.minutes:g} min, {kind} {strength:g}x: {delays}")
+        training = Training(world, 100 + trial)
+        subjects = {name: make() for name, make in detectors(settings).items()}
+        history = [training.step() for _ in range(at)]
+        state = JudgeState()
+        for seen in history:
+            if seen.tick == at - _BEFORE:
+                state = subjects["driftline"].state  # type: ignore[attr-defined]
+            for subject in subjects.values():
+                subject.alarms(seen)
+        ways = []
+        for fault in faults:
+            onward = deepcopy(training)
+            way = [onward.step(fault) for _ in range(day)]
+            ways.append(series_of(way))
+            for name, subject in deepcopy(subjects).items():
+                delays[_key(world, fault)].setdefault(name, []).append(_delay(subject, way))
+            if not trial:
+                _trace(report, _key(world, fault), settings, state, history[-_BEFORE:] + way[:_AFTER])
+        questions.append(Question(series_of(history), ways))
+    peer = alibi(settings)
+    for answer in peer.alarms(questions) if peer is not None else []:
+        for fault, found in zip(faults, answer, strict=True):
+            delay = found[0] - at + 1.0 if found else NAN
+            delays[_key(world, fault)].setdefault("alibi_cvm", []).append(delay)
+    for key, each in delays.items():
+        for name, values in each.items():
+            hits = [delay for delay in values if not isnan(delay)]
+            report.enter(f"alarm.power.{key}.{name}", "share found within a day", [len(hits) / len(values)])
+            if hits:
+                report.enter_ratio(f"delay_ticks.{key}.{name}", hits)
+        say(f"{key}: { {name: sorted(values) for name, values in each.items()} }")
+
+
+def _key(world: World, fault: Fault) -> str:
+    return f"{world.minutes:g}min.{fault.kind}.{fault.strength:g}x"
+
+
+def _delay(subject: Detector, way: list[Observation]) -> float:
+    """Return the number of ticks until the first alarm; the fault's first tick is 1."""
+    for count, seen in enumerate(way, 1):
+        if subject.alarms(seen):
+            return float(count)
+    return NAN
+
+
+def _trace(
+    report: Report, key: str, settings: JudgeSettings, state: JudgeState, way: list[Observation]
+) -> None:
+    """Enter the detector's statistic around a fault, up to the alarm."""
+    values: list[float] = []
+    for seen in way:
+        state, verdict = judge(state, seen, settings)
+        values.append(verdict.evidence.r)
+        if verdict.action.value != "none":
+            break
+    report.enter(f"alarm.trace.{key}", f"R; alarm at {settings.ticks_per_alarm:g}", values)
 
 
 def _detectable(report: Report, effort: Effort) -> None:

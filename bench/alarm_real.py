@@ -2,8 +2,9 @@
 
     python -m bench.alarm_real STREAM.csv.gz [--json FILE]
 
-The stream takes some 190 ticks, so the promise is one per tick, not per day: JudgeSettings count a
-"day" of 1,440 ticks. The whole stream is healthy by definition; faults are planted in copies of it.
+The promise is one false action in a thousand ticks: the whole stream takes some 190, over years, and a
+promise per day would be one of nothing. The whole stream is healthy by definition; faults are planted in
+copies of it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from driftline.drift import Action, Change, JudgeSettings, Watch
 from driftline.graph import MOVED, GraphSettings, MethodName, Metric
 
 _EVENTS = 1_000
+_PROMISED = 1_000.0  # ticks per false action
 _PATIENCE = 15  # ticks after which a fault counts as missed
 FAULTS = ("single_node", "cluster", "rotation", "bad_push", "slow_poison")
 
@@ -116,10 +118,18 @@ def main() -> None:
     parser.add_argument("--at", type=int, default=140, help="tick at which faults begin")
     asked = parser.parse_args()
     healthy = list(changes(asked.stream))
-    settings = JudgeSettings(least_ticks=40, settle_ticks=5, refit_ticks=5, cool_ticks=5)
+    settings = JudgeSettings(
+        false_actions_per_day=1.0,
+        ticks_per_day=_PROMISED,
+        least_ticks=40,
+        settle_ticks=5,
+        refit_ticks=5,
+        cool_ticks=5,
+    )
     answer: dict[str, object] = {
         "ticks": len(healthy),
-        "promised_per_tick": settings.false_actions_per_day / 1440,
+        "promised_per_tick": 1 / _PROMISED,
+        "planted_at": asked.at,
     }
     watch = Watch(GraphSettings(10, Metric.COSINE, MethodName.EXACT), settings)
     before = _judged(watch, enumerate(healthy[: asked.at]))

@@ -48,17 +48,22 @@ class Fault:
     strength: float
 
 
-def ticks(world: World, count: int, seed: int, fault: Fault | None = None) -> Iterator[Observation]:
-    """Yield `count` ticks; the same seed gives the same ticks up to the fault."""
-    rng = np.random.default_rng(seed)
-    per_day = world.ticks_per_day
-    phi = 0.7**world.minutes  # the wander forgets in minutes, not in ticks
-    wander, rate = 0.0, 0.05
-    for tick in range(count):
+class Training:
+    """Training, going on tick by tick; a copy goes on as the original would. Same seed, same ticks."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self._world, self._rng = world, np.random.default_rng(seed)
+        self._tick, self._wander, self._rate = 0, 0.0, 0.05
+
+    def step(self, fault: Fault | None = None) -> Observation:
+        """Return the next tick, with `fault` in it from its tick on."""
+        world, rng, tick, per_day = self._world, self._rng, self._tick, self._world.ticks_per_day
+        self._tick += 1
+        phi = 0.7**world.minutes  # the wander forgets in minutes, not in ticks
         time = 2 * np.pi * (tick / per_day)
-        wander = phi * wander + float(rng.standard_t(5)) * np.sqrt(0.6 * (1 - phi**2))
+        self._wander = phi * self._wander + float(rng.standard_t(5)) * np.sqrt(0.6 * (1 - phi**2))
         if world.regime == "learning_rate" and rng.random() < 0.5 / per_day:
-            rate = float(np.clip(rate * rng.choice([0.5, 0.7, 1.4, 2.0]), 0.005, 0.5))
+            self._rate = float(np.clip(self._rate * rng.choice([0.5, 0.7, 1.4, 2.0]), 0.005, 0.5))
         busy = 1 + 0.3 * np.cos(time)
         if world.regime == "quiet_nights":
             busy = max(0.02, 0.55 + 0.5 * np.cos(time) + 0.1 * rng.standard_normal())
@@ -72,7 +77,7 @@ def ticks(world: World, count: int, seed: int, fault: Fault | None = None) -> It
             popular = rng.random(n) < 0.15 + 0.1 * np.sin(2 * np.pi * tick / per_day / 5)
         else:
             popular = np.zeros(n, bool)
-        common = 0.15 * np.sin(time) + 0.08 * wander + np.log(rate / 0.05)
+        common = 0.15 * np.sin(time) + 0.08 * self._wander + np.log(self._rate / 0.05)
         steps = np.log(_STEP) + common + 0.4 * rng.standard_normal(n) + 0.6 / np.sqrt(1 + updates)
         steps += 0.25 * popular
         lost_extra = np.zeros(n)
@@ -87,7 +92,14 @@ def ticks(world: World, count: int, seed: int, fault: Fault | None = None) -> It
             if fault.kind in ("bad_push", "slow_poison", "cluster"):
                 lost_extra[hit] = 0.05 * (grown - 1)
                 coherence += 0.02 * (grown - 1) * hit.mean()
-        yield _observation(tick, steps, lost_extra, updates, coherence, turned, rate, rng)
+        return _observation(tick, steps, lost_extra, updates, coherence, turned, self._rate, rng)
+
+
+def ticks(world: World, count: int, seed: int, fault: Fault | None = None) -> Iterator[Observation]:
+    """Yield `count` ticks; the same seed gives the same ticks up to the fault."""
+    training = Training(world, seed)
+    for _ in range(count):
+        yield training.step(fault)
 
 
 def _hit(fault: Fault, tick: int, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -15,7 +15,8 @@ DIMS, NEIGHBOURS = 64, 10
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 _CLUSTERS, _STEP, _JUMPS = 200, 0.3, 0.05
-_BLOCK = 1 << 24
+_BLOCK = 1 << 22
+_RANDOM, _NEAR = 1_000, 1_500  # rows looked at by brute force at a check
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +128,11 @@ def truth_around(world: World, chosen: Rows, new: Floats, rng: np.random.Generat
     world.move(chosen, new)
     around_new, _ = nearest(world.rows, changed, 50)
     near = np.setdiff1d(np.concatenate([around_old.ravel(), around_new.ravel()]), chosen)
-    near = np.sort(rng.choice(near, min(400, len(near)), replace=False))
+    near = np.sort(rng.choice(near, min(_NEAR, len(near)), replace=False))
     old, _ = nearest(before, near)
     now, _ = nearest(world.rows, near)
     differs = overlap(old, now) < NEIGHBOURS
-    random = np.sort(rng.choice(len(world.rows), 300, replace=False))
+    random = np.sort(rng.choice(len(world.rows), _RANDOM, replace=False))
     return Truth(
         random,
         changed,

@@ -19,6 +19,7 @@ _SHARE_OF_DAY = 48  # ± half an hour around a time of day counts as that time o
 _LEAST_NEAR = (
     60  # ... or more, up to two hours, until so many ticks are near: medians of few follow their noise
 )
+_STEPS = 6  # times of day fitted per half window
 _WHOLE = (
     100  # a spread counts for its ticks, the overall one for this many: a small one by chance is dangerous
 )
@@ -80,12 +81,18 @@ def _by_time_of_day(
     values = np.tile(values, 3)
     days = len(values) / 3 / period
     reach = max(1, round(period / _SHARE_OF_DAY), min(period // 12, round(_LEAST_NEAR / days / 2)))
-    begin = np.searchsorted(phase, np.arange(period) - reach, side="left")
-    end = np.searchsorted(phase, np.arange(period) + reach, side="right")
-    middle, spread = np.empty(period), np.empty(period)
-    everything = float(np.median(values))
-    for at in range(period):
-        here = values[begin[at] : end[at]]
-        middle[at] = np.median(here) if len(here) else everything
-        spread[at] = _MAD * np.median(np.abs(here - middle[at])) if len(here) else 0.0
-    return middle, spread, end - begin
+    # Neighbouring times of day share most of their ticks: one stands for those around it.
+    stride = max(1, reach // _STEPS)
+    times = np.arange(stride // 2, period + stride, stride)
+    begin = np.searchsorted(phase, times - reach, side="left")
+    end = np.searchsorted(phase, times + reach, side="right")
+    middle, spread = np.full(len(times), float(np.median(values))), np.zeros(len(times))
+    count = end - begin
+    # Windows of one size at once: those of a history without gaps are all of one size.
+    for size in np.unique(count[count > 0]).tolist():
+        at = np.flatnonzero(count == size)
+        here = values[begin[at][:, None] + np.arange(size)]
+        middle[at] = np.median(here, axis=1)
+        spread[at] = _MAD * np.median(np.abs(here - middle[at][:, None]), axis=1)
+    nearest = np.arange(period) // stride
+    return middle[nearest], spread[nearest], count[nearest]
