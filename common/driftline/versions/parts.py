@@ -36,6 +36,22 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def slice(self, start: int, end: int) -> Rows:
+        """Return rows [start, end), as views."""
+        some = slice(start, end)
+        return Rows(self.ids[some], self.ordinals[some], self.lsn[some], self.rows[some], self.state[some])
+
+
+def empty_rows(count: int, dim: int, state_size: int) -> Rows:
+    """Return `count` rows of zeros."""
+    return Rows(
+        np.zeros(count, np.uint64),
+        np.zeros(count, np.uint32),
+        np.zeros(count, np.uint64),
+        np.zeros((count, dim), np.float32),
+        np.zeros((count, state_size), np.float32),
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class Located:
@@ -155,6 +171,27 @@ class PartReader:
                 some = ranks[start : start + rows]
                 here = ordinals[some]
                 yield Rows(ids[here], here, segment.lsns(some), segment.rows(some), segment.state(some))
+
+    def load(self, into: Rows) -> None:
+        """Write all live rows into `into`, in no order of ids; it is as long as the shard has rows.
+
+        Raises DamagedObjectError if the manifest's number of rows is another.
+        """
+        codes, ids = self.codes(), self.dictionary.ids(self.ordinals)
+        at = 0
+        for place in range(len(self.part.segments) - 1, -1, -1):
+            segment = self.segment(place)
+            ordinals = segment.ordinals
+            ranks = np.flatnonzero(codes[ordinals] == place + 1)
+            end = at + len(ranks)
+            if end > len(into):
+                break
+            segment.take(ranks, into.lsn[at:end], into.rows[at:end], into.state[at:end])
+            np.take(ordinals, ranks, 0, into.ordinals[at:end], "clip")
+            at = end
+        if at != len(into):
+            raise DamagedObjectError("a manifest", "its number of rows", str(len(into)), f"{at} or more")
+        into.ids[:] = ids[into.ordinals]
 
     def _build_index(self) -> None:
         codes = self.codes()

@@ -7,7 +7,9 @@ missing or damaged is named, and everything that does not touch it stays readabl
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from driftline.ids import shard_of
 from driftline.versions.cache import ObjectCache
 from driftline.versions.manifest import Manifest
-from driftline.versions.parts import PartReader, Rows
+from driftline.versions.parts import PartReader, Rows, empty_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,7 @@ class TableReader:
         Raises ObjectMissingError, DamagedObjectError, ObjectStoreUnavailableError.
         """
         count = len(ids)
-        rows = Rows(
-            ids,
-            np.zeros(count, np.uint32),
-            np.zeros(count, np.uint64),
-            np.zeros((count, self.table.dim), np.float32),
-            np.zeros((count, self.table.state_size), np.float32),
-        )
+        rows = replace(empty_rows(count, self.table.dim, self.table.state_size), ids=ids)
         found = np.zeros(count, np.bool_)
         shards = shard_of(ids, self.shards)
         for shard in np.unique(shards).tolist():
@@ -70,6 +66,20 @@ class TableReader:
             rows.rows[here], rows.state[here] = some.rows, some.state
             found[here] = at.found
         return Found(rows, found)
+
+    def load(self, threads: int = 4) -> Rows:
+        """Return all rows of the table, shard after shard, in no order of ids.
+
+        Shards are read side by side. Takes their bytes once, and 10 bytes per ordinal besides; raises as
+        `rows` does.
+        """
+        counts = [part.part.rows for part in self._parts]
+        whole = empty_rows(sum(counts), self.table.dim, self.table.state_size)
+        starts = np.cumsum([0, *counts]).tolist()
+        targets = [whole.slice(start, end) for start, end in pairwise(starts)]
+        with ThreadPoolExecutor(min(threads, max(len(counts), 1))) as pool:
+            list(pool.map(PartReader.load, self._parts, targets))
+        return whole
 
     def blocks(self, shard: int, rows: int = 65_536) -> Iterator[Rows]:
         """Yield all rows of a shard, at most `rows` at a time; shards may be read side by side."""
