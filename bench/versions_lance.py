@@ -1,8 +1,10 @@
-"""Lance in two modes: data overlays on stable row ids, and merge_insert on an id column.
+"""Lance in two modes: data overlays, and merge_insert on an id column with stable row ids.
 
 Overlays: the rows that change go into an overlay file, births are appended, deletions are deletions;
-a version is the last of those three commits. Ids are row ids, so no id is stored and none is looked
-up. merge_insert: updates and births in one commit, deletions in another.
+a version is the last of those three commits. Ids are known by row address, so no id is stored and none
+is looked up. With stable row ids instead, each overlay writes which version changed which row into every
+manifest after it: 50 MB a version instead of 6, measured. merge_insert: updates and births in one
+commit, deletions in another.
 """
 
 from __future__ import annotations
@@ -42,12 +44,12 @@ class LanceOverlays(Side):
                 table,
                 self._uri,
                 max_rows_per_file=len(base) + 1,
-                enable_stable_row_ids=True,
                 storage_options=self._options,
             )
         }
         self._data = self._heads["main"].get_fragments()[0].data_files()[0]
-        self._top = {0: len(base)}
+        self._fragments = {"main": 0}
+        self.names["born"] = [[0, 0, 0]]  # first id, fragment, whether on the branch
         self.note_names(0, "main")
 
     def note_names(self, number: int, branch: str) -> None:
@@ -90,9 +92,9 @@ class LanceOverlays(Side):
             storage_options=self._options,
         )
         if len(step.new_ids):
-            if step.branch == BRANCH and "branch" not in self.names:
-                self.names["branch"] = [int(step.new_ids[0]), self._forked]
-            self._top[step.number] = int(step.new_ids[-1]) + 1
+            self._fragments[step.branch] += 1
+            born_at = [int(step.new_ids[0]), self._fragments[step.branch], int(step.branch == BRANCH)]
+            self.names["born"].append(born_at)
             head = self._lance.write_dataset(born, head, mode="append", storage_options=self._options)
         if len(step.dead):
             head.delete(f"_rowid IN ({', '.join(map(str, step.dead.tolist()))})")
@@ -101,7 +103,7 @@ class LanceOverlays(Side):
 
     def fork(self, version: int) -> None:
         head = self._at(version)
-        self._forked = self._top[version]
+        self._fragments[BRANCH] = version  # one was appended by each
         self._heads[BRANCH] = head.create_branch(BRANCH, storage_options=self._options)
 
     def _at(self, version: int) -> Any:
@@ -110,13 +112,16 @@ class LanceOverlays(Side):
         return self._lance.dataset(uri, version=number, storage_options=self._options)
 
     def open(self, version: int) -> View:
-        return _ByRowId(self._at(version), self.first_row_id(version))
+        return _ByAddress(self._at(version), self._births(version))
 
-    def first_row_id(self, version: int) -> tuple[int, int]:
-        """Return (first id born on the branch, its row id): branches give row ids out on their own."""
-        if self.names[str(version)][0] is None:
-            return (1 << 62, 0)
-        return tuple(self.names["branch"])  # type: ignore[return-value]
+    def _births(self, version: int) -> NDArray[np.int64]:
+        """Return (first id, fragment) of the fragments of a version's line, by first id."""
+        born = np.array(self.names["born"], np.int64)
+        on_branch = self.names[str(version)][0] is not None
+        # the branch's fragments have the numbers of those that the main line got after it left
+        most = born[born[:, 2] == 1][0, 1] if on_branch else 0
+        mine = (born[:, 2] == 1) | (born[:, 1] < most) if on_branch else born[:, 2] == 0
+        return np.asarray(born[mine, :2])
 
     def diff(self, before: int, after: int) -> NDArray[np.int64]:
         old, new = self._at(before), self._at(after)
@@ -129,7 +134,7 @@ class LanceOverlays(Side):
         ]
         touched = np.array(offsets, np.int64)
         rows_a, rows_b = (
-            each.to_table(columns=[], with_row_id=True)["_rowid"].to_numpy().astype(np.int64)
+            ids_of(each.to_table(columns=[], with_row_id=True)["_rowid"].to_numpy(), self._births(before))
             for each in (old, new)
         )
         alone = np.setxor1d(rows_a, rows_b, assume_unique=True)
@@ -147,19 +152,25 @@ class LanceOverlays(Side):
         return "/data/" in f"/{path}"
 
 
-class _ByRowId(View):
-    def __init__(self, dataset: Any, branch: tuple[int, int]) -> None:
-        self._dataset, self._branch = dataset, branch
+def ids_of(addresses: NDArray[np.uint64], births: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the ids at row addresses: fragment and offset in it."""
+    by_fragment = np.zeros(int(births[:, 1].max()) + 1, np.int64)
+    by_fragment[births[:, 1]] = births[:, 0]
+    return np.asarray(by_fragment[addresses >> np.uint64(32)] + (addresses & np.uint64(0xFFFFFFFF)).astype(np.int64))
+
+
+class _ByAddress(View):
+    def __init__(self, dataset: Any, births: NDArray[np.int64]) -> None:
+        self._dataset, self._births = dataset, births
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        begin, row = self._branch
-        return _vectors_of(self._dataset._take_rows(np.where(ids >= begin, ids - begin + row, ids).tolist()))
+        place = np.searchsorted(self._births[:, 0], ids, "right") - 1
+        addresses = (self._births[place, 1] << 32) | (ids - self._births[place, 0])
+        return _vectors_of(self._dataset._take_rows(addresses.tolist()))
 
     def load(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         table = self._dataset.to_table(with_row_id=True)
-        ids = table["_rowid"].to_numpy().astype(np.int64)
-        begin, row = self._branch
-        return np.where(ids >= row, ids - row + begin, ids) if begin < 1 << 62 else ids, _vectors_of(table)
+        return ids_of(table["_rowid"].to_numpy(), self._births), _vectors_of(table)
 
 
 def _vectors_of(table: Any) -> NDArray[np.float32]:
@@ -179,7 +190,6 @@ class LanceMerge(LanceOverlays):
             storage_options=self._options,
         )
         self._heads = {"main": head}
-        self._top = {}
         self.note_names(0, "main")
 
     def _table(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Any:

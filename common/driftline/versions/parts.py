@@ -7,6 +7,7 @@ that one holds a tombstone. Only the pages that are touched are fetched and veri
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from driftline.versions.owners import NOBODY, OwnerMap
 from driftline.versions.segments import Segment
 
 ABSENT = -1
+_AT_ONCE = 24  # objects read side by side from a store that is not files of this machine
 _INDEX_LIMIT = 8 << 20  # ordinals: beyond it a full index (6 bytes each) is not kept
 
 
@@ -93,6 +95,13 @@ class PartReader:
             found = self._opened[place] = Segment(self._cache, self.part.segments[place])
         return found
 
+    def open_all(self) -> None:
+        """Have all segments at hand, side by side where each takes requests to a store."""
+        missing = [place for place in range(len(self.part.segments)) if place not in self._opened]
+        if len(missing) > 1 and self._cache.far:
+            with ThreadPoolExecutor(min(_AT_ONCE, len(missing))) as pool:
+                list(pool.map(self.segment, missing))
+
     def locate(self, ordinals: NDArray[np.int64]) -> Located:
         """Return where the rows of some ordinals are; a negative ordinal is nowhere."""
         self._looked += 1
@@ -100,6 +109,7 @@ class PartReader:
             self._build_index()
         if self._codes is not None and self._ranks is not None:
             return self._by_index(ordinals, self._codes, self._ranks)
+        self.open_all()
         segment = np.full(len(ordinals), ABSENT, np.int32)
         rank = np.full(len(ordinals), ABSENT, np.int64)
         left = np.flatnonzero(ordinals >= 0)
@@ -128,6 +138,7 @@ class PartReader:
         """Return for each ordinal 1 + the place of the segment that holds its row, 0 for none."""
         if self._codes is not None:
             return self._codes
+        self.open_all()
         codes = np.zeros(self.ordinals, np.uint16)
         anchored = 0
         if self.part.owners is not None:
@@ -149,9 +160,22 @@ class PartReader:
         segments, ranks = at.segment[order], at.rank[order]
         starts = np.flatnonzero(np.diff(segments, prepend=ABSENT - 1))
         ends = [*starts[1:].tolist(), count]
-        for place, start, end in zip(segments[starts].tolist(), starts.tolist(), ends, strict=True):
-            if place >= 0:
-                self.segment(place).take(ranks[start:end], lsn[start:end], rows[start:end], state[start:end])
+        jobs = [
+            (place, start, end)
+            for place, start, end in zip(segments[starts].tolist(), starts.tolist(), ends, strict=True)
+            if place >= 0
+        ]
+
+        def one(job: tuple[int, int, int]) -> None:
+            place, start, end = job
+            self.segment(place).take(ranks[start:end], lsn[start:end], rows[start:end], state[start:end])
+
+        if self._cache.far and any(not self.segment(place).has(ranks[start:end]) for place, start, end in jobs):
+            with ThreadPoolExecutor(min(_AT_ONCE, len(jobs))) as pool:
+                list(pool.map(one, jobs))
+        else:
+            for job in jobs:
+                one(job)
         back = np.empty_like(order)
         back[order] = np.arange(count)
         found = np.where(at.found, ordinals, 0).astype(np.uint32)
@@ -178,20 +202,25 @@ class PartReader:
         Raises DamagedObjectError if the manifest's number of rows is another.
         """
         codes, ids = self.codes(), self.dictionary.ids(self.ordinals)
+        jobs: list[tuple[int, NDArray[np.int64], int]] = []
         at = 0
         for place in range(len(self.part.segments) - 1, -1, -1):
-            segment = self.segment(place)
-            ordinals = segment.ordinals
-            ranks = np.flatnonzero(codes[ordinals] == place + 1)
-            end = at + len(ranks)
-            if end > len(into):
-                break
-            segment.take(ranks, into.lsn[at:end], into.rows[at:end], into.state[at:end])
-            np.take(ordinals, ranks, 0, into.ordinals[at:end], "clip")
-            at = end
+            ranks = np.flatnonzero(codes[self.segment(place).ordinals] == place + 1)
+            if len(ranks):
+                jobs.append((place, ranks, at))
+            at += len(ranks)
         if at != len(into):
-            raise DamagedObjectError("a manifest", "its number of rows", str(len(into)), f"{at} or more")
-        into.ids[:] = ids[into.ordinals]
+            raise DamagedObjectError("a manifest", "its number of rows", str(len(into)), str(at))
+
+        def one(job: tuple[int, NDArray[np.int64], int]) -> None:
+            place, ranks, start = job
+            segment, some = self.segment(place), into.slice(start, start + len(ranks))
+            segment.take(ranks, some.lsn, some.rows, some.state)
+            np.take(segment.ordinals, ranks, 0, some.ordinals, "clip")
+
+        with ThreadPoolExecutor(_AT_ONCE if self._cache.far else 2) as pool:
+            list(pool.map(one, jobs))
+        np.take(ids, into.ordinals, 0, into.ids, "clip")
 
     def _build_index(self) -> None:
         codes = self.codes()

@@ -4,6 +4,8 @@ Invariant: ordinals are strictly increasing, so a row's address is its ordinal's
 and none is stored [EM10]; rows lie uncompressed at a fixed stride, so a mapped
 segment is read like an array. An ordinal is either a row or a tombstone.
 
+Ordinals, LSNs and tombstones of up to 65,536 rows are packed: then an ordinal takes less than a byte.
+
     lsn u64[n]  dead_lsn u64[m]  ord u32[n]  dead u32[m]  rows f32[n,d]  state f32[n,s]  sums
 """
 
@@ -111,6 +113,10 @@ class Segment:
         """Return the optimizer state of these ranks, (n, s)."""
         return self._object.rows("state", at)
 
+    def has(self, at: NDArray[np.int64]) -> bool:
+        """Return whether `take` of these ranks needs nothing more from the store."""
+        return self._ready is not None and bool(self._ready[at].all())
+
     def take(
         self,
         at: NDArray[np.int64],
@@ -123,10 +129,11 @@ class Segment:
         if self._ready is None:
             self._ready = np.zeros(self.entry.rows, np.bool_)
         if not self._ready[at].all():  # one look per row, where pages would take several
-            for name in ("lsn", "rows", "state"):
+            for name in ("rows", "state"):
                 self._object.need(name, at, at + 1)
             self._ready[at] = True
-        np.take(tensors["lsn"], at, 0, lsn, "clip")  # with "raise" numpy would buffer
+        lsn[:] = self._object.rows("lsn", at)  # may be packed
+        # with "raise" numpy would buffer
         np.take(tensors["rows"], at, 0, rows, "clip")
         np.take(tensors["state"], at, 0, state, "clip")
 
