@@ -25,7 +25,7 @@ from driftline.errors import DamagedObjectError, FrameError, ObjectMissingError
 from driftline.frames.tensors import Array, Frame, decode
 from driftline.versions.documents import checksum
 from driftline.versions.packing import unpack
-from driftline.versions.pages import PAGE, RUN, ObjectRef, check_run, digest_of, packed_columns
+from driftline.versions.pages import PAGE, RUN, SHORT, ObjectRef, check_run, digest_of, packed_columns
 from driftline.versions.stores import ObjectStore
 
 _GAP = 16  # pages: a smaller hole between two wanted pages is fetched along with them
@@ -203,19 +203,29 @@ class MappedObject:
         self._seen[pages] = True
 
     def _wrong(self, pages: NDArray[np.int64]) -> NDArray[np.int64]:
-        breaks = np.flatnonzero((np.diff(pages) != 1) | ((pages[1:] - pages[0]) % RUN == 0)) + 1
-        firsts, lasts = pages[np.r_[0, breaks]], pages[np.r_[breaks - 1, len(pages) - 1]]
-        if not self._fetches:
-            self._ahead(firsts.tolist(), (lasts + 1).tolist())
+        self._ahead_of(pages)
         view, body = memoryview(self._map), self.ref.body
+        ends = np.flatnonzero((np.diff(pages) != 1) | ((pages[1:] - pages[0]) % RUN == 0)) + 1
+        starts, ends = np.r_[0, ends], np.r_[ends, len(pages)]
+        long = ends - starts >= SHORT
         wrong = [
             check_run(view[first * PAGE : min((last + 1) * PAGE, body)], self._sums[first : last + 1], first)
-            for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
+            for first, last in zip(pages[starts[long]].tolist(), pages[ends[long] - 1].tolist(), strict=True)
         ]
+        if not long.all():
+            rest, crc32 = pages[np.repeat(~long, ends - starts)], zlib.crc32
+            found = [crc32(view[at : min(at + PAGE, body)]) for at in (rest * PAGE).tolist()]
+            wrong.append(rest[np.array(found, np.uint32) != self._sums[rest]])
         return np.concatenate(wrong)
 
+    def _ahead_of(self, pages: NDArray[np.int64]) -> None:
+        """Have the system read these pages of a file, and small gaps between them, all at once."""
+        if self._local:
+            breaks = np.flatnonzero(np.diff(pages) > _GAP) + 1
+            self._ahead(pages[np.r_[0, breaks]].tolist(), (pages[np.r_[breaks - 1, len(pages) - 1]] + 1).tolist())
+
     def _ahead(self, firsts: list[int], ends: list[int]) -> None:
-        """Have the system read pages [first, end) of a file now, all at once, rather than one by one."""
+        """Have the system read pages [first, end) of a file now, rather than one by one when touched."""
         if self._local:
             for first, end in zip(firsts, ends, strict=True):
                 self._map.madvise(mmap.MADV_WILLNEED, first * PAGE, min(end * PAGE, self.ref.size) - first * PAGE)

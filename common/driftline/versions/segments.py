@@ -21,6 +21,7 @@ from driftline.versions.pages import ObjectRef, Sealed, seal
 
 EXACT = "exact"
 NOT_HERE = -1
+_NONE = np.zeros(1, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +130,11 @@ class Segment:
         if self._ready is None:
             self._ready = np.zeros(self.entry.rows, np.bool_)
         if not self._ready[at].all():  # one look per row, where pages would take several
+            # of most rows all: telling the pages of each takes longer than checking them
+            starts, ends = (at, at + 1) if 2 * len(at) < len(self._ready) else (_NONE, np.array([len(self._ready)]))
             for name in ("rows", "state"):
-                self._object.need(name, at, at + 1)
-            self._ready[at] = True
+                self._object.need(name, starts, ends)
+            self._ready[at if starts is at else slice(None)] = True
         lsn[:] = self._object.rows("lsn", at)  # may be packed
         # with "raise" numpy would buffer
         np.take(tensors["rows"], at, 0, rows, "clip")
