@@ -29,6 +29,7 @@ from driftline.servers import S3Gateway
 
 LAWS = ("uniform", "zipf", "contiguous")
 FAR = "far"
+MEMORY = "memory"  # no world of its own: what a versioner takes for 20 million row updates
 DELAY = 0.02
 LANCE = ("lance_overlays", "lance_merge")
 _HOUR = 3600.0
@@ -38,8 +39,13 @@ _READS = 3  # processes per look-up, load and difference
 
 def run(report: Report, effort: Effort) -> None:
     """Answer for every law, near and far. DRIFTLINE_BENCH_SIDES and _WORLDS (commas) ask for some."""
-    worlds = os.environ.get("DRIFTLINE_BENCH_WORLDS", ",".join((*LAWS, FAR))).split(",")
+    worlds = os.environ.get("DRIFTLINE_BENCH_WORLDS", ",".join((*LAWS, FAR, MEMORY))).split(",")
     sides = os.environ.get("DRIFTLINE_BENCH_SIDES", ",".join(SIDES)).split(",")
+    if MEMORY in worlds:
+        rows = effort.scaled(20_000_000)
+        peak = call("bench.versioner_memory:peak", {"rows": rows}, timeout=_HOUR)
+        report.enter_ratio("versioner_peak_rss_mb_20m", [peak])
+        worlds.remove(MEMORY)
     for world in worlds:
         for side in sides:
             measure(report, effort, world, side)
@@ -74,9 +80,7 @@ def measure(report: Report, effort: Effort, world: str, side: str) -> None:
             ]
             for kind in ("cold", "warm"):
                 report.enter(f"{name}.{kind}_{version}", "ms", [1e3 * each[kind] for each in reads])
-        loads = [
-            _stage("load", side, _fresh_notes(where), version=plan.middle) for _ in range(_READS)
-        ]
+        loads = [_stage("load", side, _fresh_notes(where), version=plan.middle) for _ in range(_READS)]
         report.enter(f"{name}.load", "ms", [1e3 * each for each in loads])
         ends = {"before": plan.middle, "after": plan.middle + 1}
         diffs = [_stage("differ", side, _fresh_notes(where), **ends) for _ in range(_READS)]
@@ -113,7 +117,7 @@ def _short(report: Report, name: str) -> Iterator[str]:
 
 def settle(report: Report) -> None:
     """Enter the ratios: a value per law, against the best Lance mode in that column."""
-    last = max(int(key.rpartition("_")[2]) for key in report.figures if ".warm_" in key)
+    last = max((int(key.rpartition("_")[2]) for key in report.figures if ".warm_" in key), default=0)
 
     def over_laws(ratio: str, column: str) -> None:
         found = [

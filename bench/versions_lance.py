@@ -156,7 +156,9 @@ def ids_of(addresses: NDArray[np.uint64], births: NDArray[np.int64]) -> NDArray[
     """Return the ids at row addresses: fragment and offset in it."""
     by_fragment = np.zeros(int(births[:, 1].max()) + 1, np.int64)
     by_fragment[births[:, 1]] = births[:, 0]
-    return np.asarray(by_fragment[addresses >> np.uint64(32)] + (addresses & np.uint64(0xFFFFFFFF)).astype(np.int64))
+    return np.asarray(
+        by_fragment[addresses >> np.uint64(32)] + (addresses & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    )
 
 
 class _ByAddress(View):
@@ -214,9 +216,9 @@ class LanceMerge(LanceOverlays):
 
     def diff(self, before: int, after: int) -> NDArray[np.int64]:
         old, new = self._at(before), self._at(after)
-        touched = new.to_table(
-            columns=["id"], filter=f"_row_last_updated_at_version > {old.version}"
-        )["id"].to_numpy()
+        touched = new.to_table(columns=["id"], filter=f"_row_last_updated_at_version > {old.version}")[
+            "id"
+        ].to_numpy()
         ids_a, ids_b = (each.to_table(columns=["id"])["id"].to_numpy() for each in (old, new))
         alone = np.setxor1d(ids_a, ids_b, assume_unique=True)
         touched = np.sort(np.setdiff1d(touched, alone))
@@ -237,4 +239,3 @@ class _ById(View):
     def load(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         table = self._dataset.to_table()
         return table["id"].to_numpy(), _vectors_of(table)
-

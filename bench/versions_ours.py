@@ -88,7 +88,9 @@ class Ours(Side):
         ids = np.concatenate([step.ids, step.new_ids])
         self._grow(int(ids.max(initial=0)) + 1)
         # in the order in which trainers touch rows, which is not that of their ids
-        order = np.random.default_rng(step.number).permutation(len(ids)) if step.number else np.arange(len(ids))
+        order = (
+            np.random.default_rng(step.number).permutation(len(ids)) if step.number else np.arange(len(ids))
+        )
         ids, values = ids[order], np.concatenate([step.values, step.new_values])[order]
         born = np.isin(ids, step.new_ids)
         shards, dead_shards = shard_of(ids.astype(U64), SHARDS), shard_of(step.dead.astype(U64), SHARDS)
@@ -163,9 +165,7 @@ class Ours(Side):
         return _OurView(self._reader(version))
 
     def _reader(self, version: int) -> TableReader:
-        return TableReader(
-            self.repository.cache, self.repository.manifest(self.names[str(version)]), TABLE
-        )
+        return TableReader(self.repository.cache, self.repository.manifest(self.names[str(version)]), TABLE)
 
     def diff(self, before: int, after: int) -> NDArray[np.int64]:
         found = list(diff(self._reader(before), self._reader(after)))

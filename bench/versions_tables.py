@@ -161,7 +161,9 @@ class Icechunk(Side):
         import zarr
 
         repository = icechunk.Repository.open(self._storage())
-        return zarr.open_group(repository.readonly_session(snapshot_id=self.names[str(version)]).store, mode="r")
+        return zarr.open_group(
+            repository.readonly_session(snapshot_id=self.names[str(version)]).store, mode="r"
+        )
 
     def diff(self, before: int, after: int) -> NDArray[np.int64]:
         import icechunk

@@ -23,6 +23,7 @@ from driftline.cli.diff_command import diff
 from driftline.cli.dlq_command import app as dlq_app
 from driftline.cli.doctor_command import doctor
 from driftline.cli.drift_command import app as drift_app
+from driftline.cli.exchange_command import export, import_
 from driftline.cli.fsck_command import fsck
 from driftline.cli.gc_command import gc
 from driftline.cli.log_command import log
@@ -73,6 +74,8 @@ app.command()(rollback)
 app.command()(deploy)
 app.command()(undeploy)
 app.command()(backups)
+app.command()(export)
+app.command(name="import")(import_)
 app.command()(gc)
 app.command()(fsck)
 

@@ -82,7 +82,9 @@ def as_ids(path: Path, first: int, values: NDArray[Any]) -> NDArray[np.uint64]:
 def as_vectors(path: Path, column: str, first: int, values: NDArray[Any]) -> NDArray[np.float32]:
     """Return a column of vectors. Raises InputError naming the first row with a number that is not finite."""
     if values.ndim != 2 or values.dtype.kind not in "fiu":
-        raise InputError(f"{path}: column {column} is {values.dtype} of shape {values.shape}: rows of numbers")
+        raise InputError(
+            f"{path}: column {column} is {values.dtype} of shape {values.shape}: rows of numbers"
+        )
     with np.errstate(over="ignore"):  # a float64 beyond float32 is named below
         found = np.ascontiguousarray(values, dtype=np.float32)
     finite = np.isfinite(found)

@@ -31,7 +31,9 @@ def import_table(
     """
     spec = table.spec
     if file.dim != spec.dim:
-        raise InputError(f"{file.path}: column vector has {file.dim} numbers a row, table {spec.name} {spec.dim}")
+        raise InputError(
+            f"{file.path}: column vector has {file.dim} numbers a row, table {spec.name} {spec.dim}"
+        )
     taken = with_state and file.state_size > 0
     if taken and file.state_size != spec.state_size:
         raise InputError(

@@ -57,7 +57,8 @@ def _npz(path: Path) -> TableFile:
     try:
         with zipfile.ZipFile(path) as archive:
             arrays = {
-                info.filename.removesuffix(".npy"): _member(path, archive, info) for info in archive.infolist()
+                info.filename.removesuffix(".npy"): _member(path, archive, info)
+                for info in archive.infolist()
             }
     except zipfile.BadZipFile as error:
         raise InputError(f"{path} is not an npz file: {error}") from None
@@ -72,7 +73,11 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDAr
     with archive.open(info) as member:
         try:
             version = np.lib.format.read_magic(member)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             shape, fortran, dtype = read(member)
         except ValueError as error:
             raise InputError(f"{path}: column {name}: {error}") from None
@@ -81,7 +86,9 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDAr
         file.seek(info.header_offset + 26)
         names, extras = (int.from_bytes(file.read(2), "little") for _ in range(2))
     if fortran or dtype.hasobject:
-        raise InputError(f"{path}: column {name} is {dtype}, or stored by columns: numbers in C order are needed")
+        raise InputError(
+            f"{path}: column {name} is {dtype}, or stored by columns: numbers in C order are needed"
+        )
     if not np.prod(shape):
         return np.zeros(shape, dtype)
     return np.memmap(path, dtype, "r", info.header_offset + 30 + names + extras + inside, shape)
@@ -133,7 +140,9 @@ def _from_arrow(
     widths = {name: getattr(schema.field(name).type, "list_size", 0) for name in names[1:]}
     for name in names[1:]:
         if not str(schema.field(name).type).startswith(("list", "large_list", "fixed_size_list")):
-            raise InputError(f"{path}: column {name} is {schema.field(name).type}: lists of numbers are needed")
+            raise InputError(
+                f"{path}: column {name} is {schema.field(name).type}: lists of numbers are needed"
+            )
         if widths[name] <= 0 and rows:  # lists of any length: the first row tells
             first = next(iter(scan(1, [name])))
             widths[name] = len(first.column(0)[0] or ())

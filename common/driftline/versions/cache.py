@@ -222,13 +222,17 @@ class MappedObject:
         """Have the system read these pages of a file, and small gaps between them, all at once."""
         if self._local:
             breaks = np.flatnonzero(np.diff(pages) > _GAP) + 1
-            self._ahead(pages[np.r_[0, breaks]].tolist(), (pages[np.r_[breaks - 1, len(pages) - 1]] + 1).tolist())
+            self._ahead(
+                pages[np.r_[0, breaks]].tolist(), (pages[np.r_[breaks - 1, len(pages) - 1]] + 1).tolist()
+            )
 
     def _ahead(self, firsts: list[int], ends: list[int]) -> None:
         """Have the system read pages [first, end) of a file now, rather than one by one when touched."""
         if self._local:
             for first, end in zip(firsts, ends, strict=True):
-                self._map.madvise(mmap.MADV_WILLNEED, first * PAGE, min(end * PAGE, self.ref.size) - first * PAGE)
+                self._map.madvise(
+                    mmap.MADV_WILLNEED, first * PAGE, min(end * PAGE, self.ref.size) - first * PAGE
+                )
 
     def _fetch(self, pages: NDArray[np.int64]) -> None:
         breaks = np.flatnonzero(np.diff(pages) > _GAP) + 1

@@ -170,7 +170,9 @@ class PartReader:
             place, start, end = job
             self.segment(place).take(ranks[start:end], lsn[start:end], rows[start:end], state[start:end])
 
-        if self._cache.far and any(not self.segment(place).has(ranks[start:end]) for place, start, end in jobs):
+        if self._cache.far and any(
+            not self.segment(place).has(ranks[start:end]) for place, start, end in jobs
+        ):
             with ThreadPoolExecutor(min(_AT_ONCE, len(jobs))) as pool:
                 list(pool.map(one, jobs))
         else:

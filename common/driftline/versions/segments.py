@@ -131,7 +131,9 @@ class Segment:
             self._ready = np.zeros(self.entry.rows, np.bool_)
         if not self._ready[at].all():  # one look per row, where pages would take several
             # of most rows all: telling the pages of each takes longer than checking them
-            starts, ends = (at, at + 1) if 2 * len(at) < len(self._ready) else (_NONE, np.array([len(self._ready)]))
+            starts, ends = (
+                (at, at + 1) if 2 * len(at) < len(self._ready) else (_NONE, np.array([len(self._ready)]))
+            )
             for name in ("rows", "state"):
                 self._object.need(name, starts, ends)
             self._ready[at if starts is at else slice(None)] = True
