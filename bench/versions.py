@@ -71,8 +71,6 @@ def measure(report: Report, effort: Effort, world: str, side: str) -> None:
         found = _stage("write", side, where, plan=asdict(plan))
         _checked(side, where, plan, every=1 << 30, written=True)
         _enter_writes(report, name, found, plan)
-        if world == FAR:
-            where = _fresh_notes(where)
         for version in (1, plan.middle, plan.versions):
             reads = [
                 _stage("lookup", side, _fresh_notes(where), plan=asdict(plan), version=version)

@@ -197,7 +197,7 @@ class _OurView(View):
 
 
 class FullSafetensors(Side):
-    """Every version whole: safetensors, byte planes, zstd level 1 (files of two numpy arrays, put with obstore)."""
+    """Every version whole: safetensors of byte planes, zstd level 1 on two threads."""
 
     cow = True
 

@@ -64,7 +64,7 @@ class Delta(Side):
 
     def collect(self, kept: int) -> None:
         last = self._at(None)
-        keep = [number for number in range(self.names[str(kept)], last.version() + 1)]
+        keep = list(range(self.names[str(kept)], last.version() + 1))
         last.vacuum(0, dry_run=False, enforce_retention_duration=False, full=True, keep_versions=keep)
 
     def is_data(self, path: str) -> bool:

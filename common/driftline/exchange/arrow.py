@@ -51,7 +51,7 @@ def batches(reader: TableReader, rows: int = BLOCK_ROWS) -> Any:
 
 
 def dataset(reader: TableReader, directory: Path) -> Any:
-    """Return a `pyarrow.dataset.Dataset` of a table, over a Parquet copy in `directory`, made when missing."""
+    """Return a `pyarrow.dataset.Dataset` of a table, over a Parquet copy in `directory`, made if missing."""
     from driftline.exchange.writing import export_version
 
     scanned = needed("pyarrow.dataset")

@@ -71,7 +71,7 @@ def as_ids(path: Path, first: int, values: NDArray[Any]) -> NDArray[np.uint64]:
     """Return a column of ids. Raises InputError naming the first row that holds none."""
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise InputError(
-            f"{path}: column id is {values.dtype} {values.shape[1:] or ''}: whole numbers are needed, one a row"
+            f"{path}: column id is {values.dtype} {values.shape[1:] or ''}: one whole number a row is needed"
         )
     if values.dtype.kind == "i" and len(values) and int(values.min()) < 0:
         row = int(np.argmax(values < 0))
@@ -91,6 +91,7 @@ def as_vectors(path: Path, column: str, first: int, values: NDArray[Any]) -> NDA
     if not finite.all():
         row, place = (int(each) for each in np.argwhere(~finite)[0])
         raise InputError(
-            f"{path}: column {column}, row {first + row}: number {place} is {values[row, place]}, not a finite float32"
+            f"{path}: column {column}, row {first + row}: number {place} is {values[row, place]}, not a "
+            "finite float32"
         )
     return found

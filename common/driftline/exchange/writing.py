@@ -49,7 +49,7 @@ def _parquet(reader: TableReader, path: Path, told: Told) -> int:
     parquet, done = needed("pyarrow.parquet"), 0
     columns = schema(reader)
     # fresh float32 hardly compress, and a dictionary of them is larger than they are
-    vectors = {name: "none" for name in columns.names} | {"id": "zstd", "lsn": "zstd"}
+    vectors = dict.fromkeys(columns.names, "none") | {"id": "zstd", "lsn": "zstd"}
     with parquet.ParquetWriter(path, columns, use_dictionary=False, compression=vectors) as writer:
         for batch in batches(reader):
             writer.write_batch(batch)
@@ -106,8 +106,8 @@ def _safetensors(reader: TableReader, path: Path, told: Told) -> int:
         file.write(len(text).to_bytes(8, "little") + text)
         begin = 8 + len(text)
         for block in rows_of(reader):
-            for name in places:
-                places[name] = _write_at(file, begin, places[name], _column(block, name))
+            for name, place in places.items():
+                places[name] = _write_at(file, begin, place, _column(block, name))
             done += len(block)
             told(done)
         file.truncate(begin + at)

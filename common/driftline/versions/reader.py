@@ -19,7 +19,6 @@ from driftline.versions.cache import ObjectCache
 from driftline.versions.manifest import Manifest
 from driftline.versions.parts import PartReader, Rows, empty_rows
 
-
 _AT_ONCE = 16  # shards read side by side from a store that is not files of this machine
 
 
