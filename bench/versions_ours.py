@@ -34,7 +34,7 @@ from driftline.versions import (
     seal_part,
 )
 
-SHARDS = 2  # one for each core of the machine the targets are for
+SHARDS = 1  # a table of this size takes no more; a row of a version is in one of them anyhow
 FRAME_ROWS = 512  # rows of a gradient frame: rows of one have one LSN
 TABLE = "items"
 U64 = np.uint64
@@ -133,9 +133,9 @@ class Ours(Side):
             spec = PartSpec(TABLE, shard, DIM, 0, txn)
             position = {"next": self._offset, "gen": 1}
             place = Place(position, {}, self._offset)
-            return seal_part(spec, base[shard], deltas[shard], place, repository.cache, repository.put)
+            return seal_part(spec, base[shard], deltas[shard], place, repository.cache, sink)
 
-        with ThreadPoolExecutor(SHARDS) as pool:
+        with repository.puts() as sink, ThreadPoolExecutor(SHARDS) as pool:
             parts = tuple(pool.map(sealed, range(SHARDS)))
         draft = Draft(
             txn,
