@@ -10,17 +10,9 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
-from driftline.cli.version_options import (
-    REFERENCE,
-    StoreUrl,
-    TableOption,
-    print_json,
-    progress,
-    reading,
-    store_settings,
-    tables_of,
-)
+from driftline.cli.options import AsJson, on_versions
+from driftline.cli.version_options import REFERENCE, TableOption, print_json, progress, reading, tables_of
+from driftline.config import Settings
 from driftline.errors import InputError
 from driftline.versions.wording import columns
 
@@ -41,17 +33,15 @@ class TableDiff:
     removed: NDArray[np.uint64]
 
 
+@on_versions
 def diff(
+    settings: Settings,
     before: Annotated[str, typer.Argument(metavar="A", help=f"{REFERENCE}.")],
     after: Annotated[str, typer.Argument(metavar="B", help=f"{REFERENCE}.")] = "latest",
     table: TableOption = None,
     top: Annotated[int, typer.Option(min=0, help="Rows to name, those that moved farthest.")] = DEFAULT_TOP,
     every: Annotated[bool, typer.Option("--rows", help="Name every row that differs.")] = False,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Compare two versions row by row: changed, added and removed ids, and how far rows moved.
 
@@ -60,7 +50,7 @@ def diff(
     from driftline.versions import TableReader, resolve
     from driftline.versions import diff as compare
 
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     old, new = resolve(repository, before), resolve(repository, after)
     found = []
     with progress(as_json) as bars:
