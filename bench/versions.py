@@ -33,7 +33,7 @@ MEMORY = "memory"  # no world of its own: what a versioner takes for 20 million 
 DELAY = 0.02
 LANCE = ("lance_overlays", "lance_merge")
 _HOUR = 3600.0
-_SMALL = Plan(rows=20_000, versions=8, branch=2)
+_SMALL = Plan(rows=20_000, versions=30, branch=2)
 _READS = 3  # processes per look-up, load and difference
 
 

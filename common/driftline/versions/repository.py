@@ -101,13 +101,23 @@ class Repository:
     def puts(self) -> Iterator[Callable[[Sealed], None]]:
         """Give a `Sink` that stores side by side; at the end all is stored, or the first error is raised.
 
-        Most of a put is waiting: for a disk to synchronise, or for a store's reply.
+        Most of a put is waiting: for a disk to synchronise, or for a store's reply. Until then the objects
+        can be read from memory.
         """
-        with ThreadPoolExecutor(_PUTS) as pool:
-            waiting: list[Future[None]] = []
-            yield lambda sealed: waiting.append(pool.submit(self.put, sealed))
-            for each in waiting:
-                each.result()
+        waiting: list[tuple[str, Future[None]]] = []
+
+        def sink(sealed: Sealed) -> None:
+            self.hold(sealed)
+            waiting.append((sealed.ref.key, pool.submit(self.put, sealed)))
+
+        try:
+            with ThreadPoolExecutor(_PUTS) as pool:
+                yield sink
+                for _, each in waiting:
+                    each.result()
+        finally:
+            for key, _ in waiting:
+                self.cache.release(key)
 
     def hold(self, sealed: Sealed) -> None:
         """Keep a sealed object in memory only (a `Sink`); `put_held` stores it later."""
