@@ -48,7 +48,11 @@ class MappedObject:
             self._map[: len(held)] = held
         else:
             self._map = self._mapped(store.local_path(ref.key), file)
-        self._sums = self._page_sums()
+        self._checked_sums: NDArray[np.uint32] | None = None
+        if self._fetches:
+            self._sums  # noqa: B018 - asks for it now: whoever opens many does so side by side
+        else:  # the system reads on while others are opened
+            self._ahead([max(ref.body // PAGE - _TAIL, 0), 0], [-(-ref.size // PAGE), 1])
         self._seen = np.zeros(-(-ref.body // PAGE), np.bool_)
         self._frame: Frame | None = None
         self._begins: dict[str, int] = {}
@@ -78,9 +82,15 @@ class MappedObject:
         if getattr(self, "_handle", None) is not None:
             os.close(self._handle)  # type: ignore[arg-type]
 
+    @property
+    def _sums(self) -> NDArray[np.uint32]:
+        """The checksums of the pages, themselves checked."""
+        if self._checked_sums is None:
+            self._checked_sums = self._page_sums()
+        return self._checked_sums
+
     def _page_sums(self) -> NDArray[np.uint32]:
         ref = self.ref
-        self._ahead([max(ref.body // PAGE - _TAIL, 0), 0], [-(-ref.size // PAGE), 1])
         tail = self._map[ref.body : ref.size]
         if self._fetches and digest_of(np.frombuffer(tail, np.uint32)) != ref.digest:
             begin = max(ref.body // PAGE - _TAIL, 0) * PAGE
@@ -151,6 +161,14 @@ class MappedObject:
             self.need(name, at, at + 1)
         return np.asarray(view[at])
 
+    def ahead(self, name: str, at: NDArray[np.int64]) -> None:
+        """Have the system read rows of a tensor in a file of this machine, before `need` waits for them."""
+        if self._local:
+            view = self.frame.tensors[name]
+            stride = view.nbytes // len(view) if len(view) else 0
+            pages = np.unique((self._begins[name] + at * stride) // PAGE)
+            self._ahead_of(pages[~self._seen[pages]])
+
     def need(self, name: str, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
         """Make sure that rows [start, end) of a tensor are here and unharmed.
 
@@ -220,7 +238,7 @@ class MappedObject:
 
     def _ahead_of(self, pages: NDArray[np.int64]) -> None:
         """Have the system read these pages of a file, and small gaps between them, all at once."""
-        if self._local:
+        if self._local and len(pages):
             breaks = np.flatnonzero(np.diff(pages) > _GAP) + 1
             self._ahead(
                 pages[np.r_[0, breaks]].tolist(), (pages[np.r_[breaks - 1, len(pages) - 1]] + 1).tolist()

@@ -101,6 +101,9 @@ class PartReader:
         if len(missing) > 1 and self._cache.far:
             with ThreadPoolExecutor(min(_AT_ONCE, len(missing))) as pool:
                 list(pool.map(self.segment, missing))
+        else:
+            for place in missing:
+                self.segment(place)
 
     def locate(self, ordinals: NDArray[np.int64]) -> Located:
         """Return where the rows of some ordinals are; a negative ordinal is nowhere."""
@@ -176,6 +179,8 @@ class PartReader:
             with ThreadPoolExecutor(min(_AT_ONCE, len(jobs))) as pool:
                 list(pool.map(one, jobs))
         else:
+            for place, start, end in jobs:
+                self.segment(place).ahead(ranks[start:end])
             for job in jobs:
                 one(job)
         back = np.empty_like(order)

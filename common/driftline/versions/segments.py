@@ -114,6 +114,11 @@ class Segment:
         """Return the optimizer state of these ranks, (n, s)."""
         return self._object.rows("state", at)
 
+    def ahead(self, at: NDArray[np.int64]) -> None:
+        """Have the system read the rows of these ranks, before `take` waits for them."""
+        if not self.has(at):
+            self._object.ahead("rows", at)
+
     def has(self, at: NDArray[np.int64]) -> bool:
         """Return whether `take` of these ranks needs nothing more from the store."""
         return self._ready is not None and bool(self._ready[at].all())
