@@ -106,7 +106,7 @@ class Ours(Side):
                 some = slice(start, start + FRAME_ROWS)
                 delta.add(self._states(shard, mine[some], rows[some], 0))
             self._offset += 1
-            delta.add(self._states(shard, dead, np.zeros((len(dead), DIM), np.float32), TOMBSTONE))
+            delta.add(self._states(shard, dead, np.zeros((len(dead), DIM), np.float32), int(TOMBSTONE)))
             self._live[shard] += len(new) - len(dead)
         return deltas
 

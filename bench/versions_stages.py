@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ def write(side: str, where: dict[str, Any], plan: dict[str, Any]) -> dict[str, A
     stage, world = side_of(side, where), World(Plan(**plan))
     # the server's own synchronising is the same for everybody
     theirs = side != "driftline" and not stage.where.far
-    folder, times, branch, stored = stage.where.folder, [], [], 0
+    folder, stored = stage.where.folder, 0
+    times: list[float] = []
+    branch: list[float] = []
     always = world.alive.copy()
     begun = time.perf_counter()
     stage.create(world.base())
@@ -134,7 +137,7 @@ def lookup(side: str, where: dict[str, Any], plan: dict[str, Any], version: int)
     cold = time.perf_counter() - begun
     for ids in wanted[1:3]:  # the second look-up may build what the later ones use
         view.rows(ids)
-    warm = [_timed(lambda ids=ids: view.rows(ids)) for ids in wanted[3:]]
+    warm = [_timed(partial(view.rows, ids)) for ids in wanted[3:]]
     return {"cold": cold, "warm": sorted(warm)[len(warm) // 2]}
 
 

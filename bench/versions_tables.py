@@ -143,7 +143,7 @@ class Icechunk(Side):
 
         ids, rows = ready
         session = self._repository.writable_session(step.branch)
-        group = zarr.open_group(session.store)
+        group: Any = zarr.open_group(session.store)
         group["v"].set_orthogonal_selection((ids, slice(None)), rows)
         alive = group["alive"][:]
         alive[step.new_ids], alive[step.dead] = 1, 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cramjam
 import numpy as np
@@ -24,7 +25,7 @@ U64 = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=200)
 
 @given(U64, st.booleans(), st.sampled_from([np.uint32, np.uint64]))
 def test_what_is_packed_comes_back_to_the_bit(numbers: list[int], rising: bool, kind: type) -> None:
-    values = np.array(sorted(set(numbers)) if rising else numbers, np.uint64).astype(kind)
+    values: NDArray[Any] = np.array(sorted(set(numbers)) if rising else numbers, np.uint64).astype(kind)
     assert unpack(pack(values), len(values), np.dtype(kind)).tobytes() == values.tobytes()
 
 

@@ -69,6 +69,8 @@ def lines(result: TableAudit) -> list[str]:
     for shard in result.shards:
         if shard.reason is not None:
             told.append(f"shard {shard.shard}: not audited: {shard.reason}")
+        if shard.start is not None:
+            told.append(f"shard {shard.shard}: from {shard.start} on: its log before is gone")
         told += [
             f"shard {shard.shard}: {each.what}: stored {each.stored}, the log gives {each.expected}"
             for each in shard.differences

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -17,6 +18,9 @@ from driftline.errors import InputError
 from driftline.versions.wording import columns
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from driftline.config import Settings
     from driftline.versions import PartDiff, Resolved
 
 DEFAULT_TOP = 10
@@ -41,12 +45,30 @@ def diff(
     table: TableOption = None,
     top: Annotated[int, typer.Option(min=0, help="Rows to name, those that moved farthest.")] = DEFAULT_TOP,
     every: Annotated[bool, typer.Option("--rows", help="Name every row that differs.")] = False,
+    neighbours: Annotated[
+        bool, typer.Option("--neighbours", help="Compare neighbourhoods: how each node's changed.")
+    ] = False,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", "--k", min=1, help="Neighbours per node; default: as stored, else 10."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="cosine, l2 or inner_product; default: as stored, else cosine."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two versions row by row: changed, added and removed ids, and how far rows moved.
 
-    Rows that both versions share are not read.
+    Rows that both versions share are not read. With --neighbours, node by node: how alike the
+    neighbourhoods of each are, the least alike first; a row that did not move itself is marked so.
     """
+    if neighbours:
+        options = (k, metric, None if every else top)
+        _by_neighbours(settings, before, after, table, *options, as_json)
+        return
+    if k is not None or metric is not None:
+        raise InputError("--k and --metric say how neighbours are found: give --neighbours as well")
     from driftline.versions import TableReader, resolve
     from driftline.versions import diff as compare
 
@@ -75,6 +97,58 @@ def diff(
     typer.echo(f"{old.manifest.version} -> {new.manifest.version}")
     for line in lines(found, limit):
         typer.echo(line)
+
+
+def _by_neighbours(
+    settings: Settings,
+    before: str,
+    after: str,
+    table: str | None,
+    k: int | None,
+    metric: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    from driftline.cli import diff_neighbours
+    from driftline.graph import Metric
+    from driftline.versions import resolve
+
+    if metric is not None and metric not in list(Metric):
+        raise InputError(f"--metric {metric}: {', '.join(Metric)}")
+    wanted = diff_neighbours.Wanted(k, Metric(metric) if metric is not None else None)
+    repository = reading(settings)
+    old, new = resolve(repository, before), resolve(repository, after)
+    found = []
+    with progress(as_json) as bars:
+        for name in common_tables(old, new, table):
+            task = bars.add_task(name, total=None)
+            found.append(
+                diff_neighbours.compare_neighbours(
+                    repository,
+                    old.manifest,
+                    new.manifest,
+                    name,
+                    wanted,
+                    partial(_tell, bars, task, name),
+                )
+            )
+    if as_json:
+        print_json(
+            {
+                "before": old.manifest.version,
+                "after": new.manifest.version,
+                "tables": {each.table: diff_neighbours.as_dict(each, limit) for each in found},
+            }
+        )
+        return
+    typer.echo(f"{old.manifest.version} -> {new.manifest.version}")
+    for each in found:
+        for line in diff_neighbours.lines(each, limit):
+            typer.echo(line)
+
+
+def _tell(bars: Progress, task: TaskID, table: str, doing: str) -> None:
+    bars.update(task, description=f"{table}: {doing}")
 
 
 def common_tables(old: Resolved, new: Resolved, table: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is told on the control topic: versions, backups, roll-backs.
+"""What is told on the control topic: versions, backups, roll-backs; of drift, see `drift_events`.
 
 Invariant: an event is a fact that has happened, or a request; the same fact always has the same
 id, so one that is told twice, after a crash say, is known for one.
@@ -9,6 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
+
+from driftline.control.drift_events import (
+    Alarm,
+    AlarmAnswered,
+    DriftVerdict,
+    PersonNeeded,
+    RecoveryEnded,
+    RecoveryStep,
+)
 
 _NOTHING: Mapping[str, object] = {}
 
@@ -152,6 +161,12 @@ ControlEvent = (
     | RollbackRequested
     | RollbackDone
     | RollbackRefused
+    | DriftVerdict
+    | Alarm
+    | AlarmAnswered
+    | RecoveryStep
+    | RecoveryEnded
+    | PersonNeeded
 )
 KINDS: Mapping[str, type[ControlEvent]] = {
     kind.TYPE: kind
@@ -163,5 +178,11 @@ KINDS: Mapping[str, type[ControlEvent]] = {
         RollbackRequested,
         RollbackDone,
         RollbackRefused,
+        DriftVerdict,
+        Alarm,
+        AlarmAnswered,
+        RecoveryStep,
+        RecoveryEnded,
+        PersonNeeded,
     )
 }

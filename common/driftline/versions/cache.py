@@ -139,7 +139,8 @@ class MappedObject:
         known = self._unpacked.get(name)
         if known is not None:
             return known
-        self.need(name, np.array([0]), np.array([len(view)]))
+        begin = self._begins[name]
+        self.need_bytes(np.array([begin]), np.array([begin + view.nbytes]))
         if name not in self._packed:
             return view
         dtype, count = self._packed[name]
@@ -147,6 +148,11 @@ class MappedObject:
             return self._unpacked.setdefault(name, unpack(view, count, dtype))
         except (ValueError, OverflowError, cramjam.DecompressionError) as error:
             raise DamagedObjectError(self.ref.key, f"column {name}", "one that unpacks", str(error)) from None
+
+    def column(self, name: str) -> Array:
+        """Return a tensor, of which only rows may be touched that `need` has been asked for."""
+        view = self.frame.tensors[name]
+        return self.tensor(name) if name in self._packed else view
 
     def rows(self, name: str, at: NDArray[np.int64]) -> Array:
         """Return rows of a tensor, checked, as a copy."""
@@ -175,6 +181,9 @@ class MappedObject:
         Raises DamagedObjectError, ObjectMissingError, ObjectStoreUnavailableError.
         """
         view = self.frame.tensors[name]
+        if name in self._packed:
+            self.tensor(name)
+            return
         stride = view.nbytes // len(view) if len(view) else 0
         begin = self._begins[name]
         self.need_bytes(begin + starts * stride, begin + ends * stride)

@@ -31,7 +31,7 @@ RUN = 2048  # pages: the longest stretch that is checked in one go
 SHORT = 12  # pages: shorter stretches are checked page by page, which is faster then
 PACKED = frozenset({"ord", "dead", "lsn", "dead_lsn", "ids"})
 _SUMS = "sums"
-_KINDS = {"U32": np.dtype(np.uint32), "U64": np.dtype(np.uint64)}
+_KINDS: dict[str, np.dtype[Any]] = {"U32": np.dtype(np.uint32), "U64": np.dtype(np.uint64)}
 _HEADER_ROOM = 8192  # of the safetensors header, when counting pages beforehand
 
 

@@ -80,6 +80,8 @@ class PartReader:
         self._owner_places: NDArray[np.int32] | None = None
         self._codes: NDArray[np.uint16] | None = None
         self._ranks: NDArray[np.uint32] | None = None
+        self._verified = np.zeros(self.ordinals, np.bool_)  # by ordinal: the pages of its row were
+        self._whole = np.zeros(len(part.segments), np.bool_)  # by segment: all of its pages were
         self._looked = 0
 
     @property
@@ -161,32 +163,38 @@ class PartReader:
         state = np.zeros((count, self.state_size), np.float32)
         order = np.argsort(at.segment, kind="stable")
         segments, ranks = at.segment[order], at.rank[order]
+        there = order[np.searchsorted(segments, 0) :]
+        # one look for all rows, where a look into each of some fifty segments takes longer than their rows
+        seen = self._whole[at.segment[there]] | self._verified[ordinals[there]]
+        fresh = set() if seen.all() else set(at.segment[there][~seen].tolist())
         starts = np.flatnonzero(np.diff(segments, prepend=ABSENT - 1))
         ends = [*starts[1:].tolist(), count]
         jobs = [
-            (place, start, end)
+            (place, self.segment(place), slice(start, end))
             for place, start, end in zip(segments[starts].tolist(), starts.tolist(), ends, strict=True)
             if place >= 0
         ]
-
-        def one(job: tuple[int, int, int]) -> None:
-            place, start, end = job
-            self.segment(place).take(ranks[start:end], lsn[start:end], rows[start:end], state[start:end])
-
-        if self._cache.far and any(
-            not self.segment(place).has(ranks[start:end]) for place, start, end in jobs
-        ):
-            with ThreadPoolExecutor(min(_AT_ONCE, len(jobs))) as pool:
-                list(pool.map(one, jobs))
-        else:
-            for place, start, end in jobs:
-                self.segment(place).ahead(ranks[start:end])
-            for job in jobs:
-                one(job)
+        self._verify([(place, segment, ranks[some]) for place, segment, some in jobs if place in fresh])
+        for _, segment, some in jobs:
+            segment.copy(ranks[some], lsn[some], rows[some], state[some])
+        self._verified[ordinals[there]] = True
         back = np.empty_like(order)
         back[order] = np.arange(count)
         found = np.where(at.found, ordinals, 0).astype(np.uint32)
         return Rows(ids, found, lsn[back], rows[back], state[back])
+
+    def _verify(self, jobs: list[tuple[int, Segment, NDArray[np.int64]]]) -> None:
+        """Have rows of segments here and unharmed: all asked for before the first is waited for."""
+        if self._cache.far and len(jobs) > 1:
+            with ThreadPoolExecutor(min(_AT_ONCE, len(jobs))) as pool:
+                list(pool.map(lambda job: job[1].verify(job[2]), jobs))
+        else:
+            for _, segment, ranks in jobs:
+                segment.ahead(ranks)
+            for _, segment, ranks in jobs:
+                segment.verify(ranks)
+        for place, segment, _ in jobs:
+            self._whole[place] = segment.whole
 
     def blocks(self, rows: int = 65_536) -> Iterator[Rows]:
         """Yield all live rows, at most `rows` at a time, in no order of ids.
@@ -222,7 +230,8 @@ class PartReader:
         def one(job: tuple[int, NDArray[np.int64], int]) -> None:
             place, ranks, start = job
             segment, some = self.segment(place), into.slice(start, start + len(ranks))
-            segment.take(ranks, some.lsn, some.rows, some.state)
+            segment.verify(ranks)
+            segment.copy(ranks, some.lsn, some.rows, some.state)
             np.take(segment.ordinals, ranks, 0, some.ordinals, "clip")
 
         with ThreadPoolExecutor(_AT_ONCE if self._cache.far else 2) as pool:

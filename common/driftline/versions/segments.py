@@ -16,10 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.frames.tensors import Array
 from driftline.versions.cache import MappedObject, ObjectCache
 from driftline.versions.pages import ObjectRef, Sealed, seal
 
 EXACT = "exact"
+_COLUMNS = ("lsn", "rows", "state")
 NOT_HERE = -1
 _NONE = np.zeros(1, np.int64)
 
@@ -77,7 +79,7 @@ class Segment:
     def __init__(self, cache: ObjectCache, entry: SegmentRef) -> None:
         self.entry = entry
         self._object: MappedObject = cache.open(entry.ref)
-        self._ready: NDArray[np.bool_] | None = None  # rows whose pages have all been verified
+        self._columns: tuple[Array, Array, Array] | None = None
 
     @property
     def ordinals(self) -> NDArray[np.uint32]:
@@ -115,37 +117,37 @@ class Segment:
         return self._object.rows("state", at)
 
     def ahead(self, at: NDArray[np.int64]) -> None:
-        """Have the system read the rows of these ranks, before `take` waits for them."""
-        if not self.has(at):
-            self._object.ahead("rows", at)
+        """Have the system read the rows of these ranks, before `verify` waits for them."""
+        self._object.ahead("rows", at)
 
-    def has(self, at: NDArray[np.int64]) -> bool:
-        """Return whether `take` of these ranks needs nothing more from the store."""
-        return self._ready is not None and bool(self._ready[at].all())
+    def verify(self, at: NDArray[np.int64]) -> None:
+        """Verify the pages of the rows of these ranks."""
+        # of most rows all: telling the pages of each takes longer than checking them
+        most = 2 * len(at) >= self.entry.rows
+        starts, ends = (_NONE, np.array([self.entry.rows])) if most else (at, at + 1)
+        for name in _COLUMNS:
+            self._object.need(name, starts, ends)
 
-    def take(
+    @property
+    def whole(self) -> bool:
+        """Whether every page has been verified."""
+        return self._object.all_seen
+
+    def copy(
         self,
         at: NDArray[np.int64],
         lsn: NDArray[np.uint64],
         rows: NDArray[np.float32],
         state: NDArray[np.float32],
     ) -> None:
-        """Write the LSNs, rows and states of these ranks into contiguous arrays."""
-        tensors = self._object.frame.tensors
-        if self._ready is None:
-            self._ready = np.zeros(self.entry.rows, np.bool_)
-        if not self._ready[at].all():  # one look per row, where pages would take several
-            # of most rows all: telling the pages of each takes longer than checking them
-            starts, ends = (
-                (at, at + 1) if 2 * len(at) < len(self._ready) else (_NONE, np.array([len(self._ready)]))
-            )
-            for name in ("rows", "state"):
-                self._object.need(name, starts, ends)
-            self._ready[at if starts is at else slice(None)] = True
-        lsn[:] = self._object.rows("lsn", at)  # may be packed
-        # with "raise" numpy would buffer
-        np.take(tensors["rows"], at, 0, rows, "clip")
-        np.take(tensors["state"], at, 0, state, "clip")
+        """Write the LSNs, rows and states of these ranks, all verified, into contiguous arrays."""
+        if self._columns is None:
+            lsn_of, rows_of, state_of = map(self._object.column, _COLUMNS)
+            self._columns = lsn_of, rows_of, state_of
+        of_lsn, of_rows, of_state = self._columns
+        of_lsn.take(at, 0, lsn, "clip")  # with "raise" numpy would buffer
+        of_rows.take(at, 0, rows, "clip")
+        of_state.take(at, 0, state, "clip")
 
     @property
     def width(self) -> tuple[int, int]:
