@@ -30,8 +30,10 @@ def open_table(path: Path, format: str | None = None) -> TableFile:
     return _OPENERS[name](path)
 
 
-def _from_arrays(path: Path, format: str, arrays: dict[str, NDArray[Any]]) -> TableFile:
-    """Return a file whose columns lie in (mapped) memory."""
+def _from_arrays(
+    path: Path, format: str, arrays: dict[str, NDArray[Any]], maps: list[mmap.mmap]
+) -> TableFile:
+    """Return a file whose columns lie in `maps`; what was read is given back after each block."""
     for column in ("id", "vector"):
         if column not in arrays:
             raise InputError(f"{path} has no column {column}; it has {', '.join(sorted(arrays)) or 'none'}")
@@ -47,7 +49,12 @@ def _from_arrays(path: Path, format: str, arrays: dict[str, NDArray[Any]]) -> Ta
             here = as_ids(path, start, ids[some])
             none = np.zeros((len(here), 0), np.float32)
             extra = as_vectors(path, "state", start, state[some]) if state is not None else none
-            yield Block(start, here, as_vectors(path, "vector", start, vectors[some]), extra)
+            block = Block(
+                start, here.copy(), as_vectors(path, "vector", start, vectors[some]).copy(), extra.copy()
+            )
+            for each in maps:
+                each.madvise(mmap.MADV_DONTNEED)
+            yield block
 
     as_ids(path, 0, ids[:0])
     return TableFile(path, format, rows, vectors.shape[1], state.shape[1] if state is not None else 0, blocks)
@@ -62,7 +69,8 @@ def _npz(path: Path) -> TableFile:
             }
     except zipfile.BadZipFile as error:
         raise InputError(f"{path} is not an npz file: {error}") from None
-    return _from_arrays(path, "npz", arrays)
+    maps = [each._mmap for each in arrays.values() if isinstance(each, np.memmap)]
+    return _from_arrays(path, "npz", arrays, maps)
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
@@ -97,10 +105,11 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDAr
 def _safetensors(path: Path) -> TableFile:
     with path.open("rb") as file:
         try:
-            frame = decode(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), limit=_LIMIT)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            frame = decode(mapped, limit=_LIMIT)
         except (FrameError, ValueError) as error:
             raise InputError(f"{path}: {error}") from None
-    return _from_arrays(path, "safetensors", dict(frame.tensors))
+    return _from_arrays(path, "safetensors", dict(frame.tensors), [mapped])
 
 
 def _parquet(path: Path) -> TableFile:
