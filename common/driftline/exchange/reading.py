@@ -62,18 +62,18 @@ def _from_arrays(
 
 def _npz(path: Path) -> TableFile:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             arrays = {
-                info.filename.removesuffix(".npy"): _member(path, archive, info)
+                info.filename.removesuffix(".npy"): _member(path, mapped, archive, info)
                 for info in archive.infolist()
             }
     except zipfile.BadZipFile as error:
         raise InputError(f"{path} is not an npz file: {error}") from None
-    maps = [each._mmap for each in arrays.values() if isinstance(each, np.memmap)]
-    return _from_arrays(path, "npz", arrays, maps)
+    return _from_arrays(path, "npz", arrays, [mapped])
 
 
-def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+def _member(path: Path, mapped: mmap.mmap, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
     """Return a column of an npz file, mapped."""
     name = info.filename.removesuffix(".npy")
     if info.compress_type != zipfile.ZIP_STORED:
@@ -90,16 +90,16 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDAr
         except ValueError as error:
             raise InputError(f"{path}: column {name}: {error}") from None
         inside = member.tell()
-    with path.open("rb") as file:
-        file.seek(info.header_offset + 26)
-        names, extras = (int.from_bytes(file.read(2), "little") for _ in range(2))
+    at = info.header_offset + 26
+    names, extras = (int.from_bytes(mapped[each : each + 2], "little") for each in (at, at + 2))
     if fortran or dtype.hasobject:
         raise InputError(
             f"{path}: column {name} is {dtype}, or stored by columns: numbers in C order are needed"
         )
     if not np.prod(shape):
         return np.zeros(shape, dtype)
-    return np.memmap(path, dtype, "r", info.header_offset + 30 + names + extras + inside, shape)
+    begin = info.header_offset + 30 + names + extras + inside
+    return np.frombuffer(mapped, dtype, int(np.prod(shape)), begin).reshape(shape)
 
 
 def _safetensors(path: Path) -> TableFile:
