@@ -24,7 +24,7 @@ PYTHON ?= $$($(find_python))
 SEEDS ?= 1
 JOBS ?= 2
 
-.PHONY: help demo test pytest lint format bench bench-drift bench-alarm chaos servers tools system clean
+.PHONY: help demo test pytest lint format bench bench-drift bench-alarm bench-versions chaos servers tools system clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -56,6 +56,9 @@ bench-drift: ## The neighbour graph against its peers (JSON=FILE; ARGS=--short f
 
 bench-alarm: ## The alarm: false alarms, delays, peers (JSON=FILE; ARGS=--short for a look)
 	@$(MAKE) bench ARGS="alarm $(ARGS)"
+
+bench-versions: ## Versions against Lance, deltalake and others (JSON=FILE; ARGS=--short for a look)
+	@$(MAKE) bench ARGS="versions $(ARGS)"
 
 chaos: $(VENV)/.dev tools ## The long fault runs (SEEDS=1-5; ARGS=... are passed on)
 	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(ARGS)

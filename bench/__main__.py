@@ -26,6 +26,7 @@ QUESTIONS = {
 }
 APART = {
     "drift": "is the incremental neighbour graph right, and faster than its peers?",
+    "versions": "what do versions cost to store and read, against Lance and others, near and far?",
     "alarm": "does the alarm keep its promised rate, and how fast does it find faults?",
 }
 """Asked by name only: they take hours, and have targets of their own in the Makefile."""
@@ -40,7 +41,10 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "questions", nargs="*", metavar="QUESTION", help="of those above; none: all but drift and alarm"
+        "questions",
+        nargs="*",
+        metavar="QUESTION",
+        help="of those above; none: all but drift, alarm and versions",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report here")
     parser.add_argument(

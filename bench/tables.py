@@ -8,7 +8,7 @@ compares the pages with the report.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.harness import Report
@@ -104,7 +104,7 @@ def figures(report: Report, names: dict[str, str]) -> str:
         for name, meaning in names.items()
         if (figure := report.figures.get(name)) is not None
     ]
-    return _table(["", "median", "spread"], rows)
+    return markdown_table(["", "median", "spread"], rows)
 
 
 def ratios(report: Report, names: Sequence[str] = tuple(MEANINGS)) -> str:
@@ -116,7 +116,7 @@ def ratios(report: Report, names: Sequence[str] = tuple(MEANINGS)) -> str:
         ratio, (low, high), target = report.ratios[name], report.spread[name], TARGETS.get(name)
         reached = f"**{ratio:.2f}**" if target is None or target.met(ratio) else f"{ratio:.2f}, missed"
         rows.append([MEANINGS[name], reached, f"{low:.2f} – {high:.2f}", str(target or "")])
-    return _table(["ratio", "reached", "spread", "target"], rows)
+    return markdown_table(["ratio", "reached", "spread", "target"], rows)
 
 
 def machine(report: Report) -> str:
@@ -142,10 +142,16 @@ TABLES: dict[str, Callable[[Report], str]] = {
 }
 
 
-def fill(page: str, report: Report | None) -> str:
+def figure_text(report: Report, name: str) -> str:
+    """Return the median of a figure, "–" where it was not measured."""
+    figure = report.figures.get(name)
+    return _number(figure.median) if figure is not None else "–"
+
+
+def fill(page: str, report: Report | None, tables: Mapping[str, Callable[[Report], str]] = TABLES) -> str:
     """Return a page with its tables made from `report`."""
     return _PART.sub(
-        lambda part: part[1] + (TABLES[part[2]](report) if report is not None else NOT_YET) + part[3], page
+        lambda part: part[1] + (tables[part[2]](report) if report is not None else NOT_YET) + part[3], page
     )
 
 
@@ -158,13 +164,22 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return NOT_YET
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the tables of all pages."""
+    from bench import tables_versions
+
     for path in PAGES:
         path.write_text(fill(path.read_text(), stored()))
+    page = tables_versions.PAGE
+    page.write_text(fill(page.read_text(), tables_versions.stored(), tables_versions.TABLES))
+
+
+if __name__ == "__main__":
+    main()

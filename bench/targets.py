@@ -66,4 +66,14 @@ GRAPH: dict[str, AtLeast | AtMost] = {
 }
 """Of `make bench-drift` and `make bench-alarm`."""
 
-TARGETS = SPEED | GRAPH
+VERSIONS: dict[str, AtLeast | AtMost] = {
+    "bytes_vs_changed": AtMost(1.02),
+    "commit_p50_vs_lance": AtMost(0.5),
+    "ids1000_warm_vs_lance": AtMost(0.5),
+    "ids1000_cold_vs_lance": AtMost(1.0),
+    "full_load_vs_lance": AtMost(1.0),
+    "diff_vs_lance": AtMost(1.0),
+}
+"""Of `make bench-versions`; docs/performance.md has a line for each."""
+
+TARGETS = SPEED | GRAPH | VERSIONS

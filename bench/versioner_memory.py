@@ -88,8 +88,8 @@ def peak_of(child: Child) -> int:
     raise RuntimeError("no VmHWM")
 
 
-async def run(rows: int, ids: int, dim: int, shards: int, buffer: int, directory: Path) -> None:
-    """Write, watch, print."""
+async def run(rows: int, ids: int, dim: int, shards: int, buffer: int, directory: Path) -> float:
+    """Write, watch, print; return the peak of resident memory, MiB."""
     key = new_key()
     keyring = Keyring.parse(key)
     spec = TableSpec(TABLE, dim, GROUP, shards)
@@ -133,6 +133,7 @@ async def run(rows: int, ids: int, dim: int, shards: int, buffer: int, directory
             print(f"{changed:,} rows in {version.version}, {changed * stride / 2**20:.0f} MiB")
             peak = peak_of(child) / 2**20
             print(f"peak resident memory {peak:.0f} MiB (buffers may take {buffer / 2**20:.0f} MiB)")
+            return peak
         finally:
             child.stop(20.0)
 
@@ -148,6 +149,12 @@ async def _committed(control: ControlTopic, op: int) -> VersionCommitted:
         await reader.close()
 
 
+def peak(rows: int, ids: int = 2_000_000, dim: int = 32, shards: int = 4, buffer: int = 64 << 20) -> float:
+    """Return the peak of a versioner's resident memory, MiB."""
+    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as directory:
+        return asyncio.run(run(rows, ids, dim, shards, buffer, Path(directory)))
+
+
 def main() -> None:
     """Run it as asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench.versioner_memory", description=__doc__)
@@ -157,8 +164,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--buffer", type=int, default=64 << 20, help="version_buffer_bytes")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as directory:
-        asyncio.run(run(asked.rows, asked.ids, asked.dim, asked.shards, asked.buffer, Path(directory)))
+    peak(asked.rows, asked.ids, asked.dim, asked.shards, asked.buffer)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +26,10 @@ from driftline.versions import (
     read_all,
     resolve,
 )
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,26 @@ class Versions:
                     block.lsn,
                     np.ones(len(block), np.bool_),
                 )
+
+    def batches(self, ref: str, rows: int = 65_536) -> pyarrow.RecordBatchReader:
+        """Return a whole table as Arrow batches, each read when it is asked for; to be read once.
+
+        Columns: id, vector, state where there is one, lsn. Raises as `rows` does, and ConfigError without
+        pyarrow (`driftline[parquet]`).
+        """
+        from driftline.exchange import batches
+
+        return batches(self._reader(resolve(self.repository, ref)), rows)
+
+    def dataset(self, ref: str, directory: str | Path) -> pyarrow.dataset.Dataset:
+        """Return a whole table as a PyArrow dataset, over a Parquet copy in `directory`.
+
+        The copy is made the first time, a block at a time; a version never changes, so it holds for ever.
+        Raises as `batches` does.
+        """
+        from driftline.exchange import dataset
+
+        return dataset(self._reader(resolve(self.repository, ref)), Path(directory))
 
     def diff(self, before: str, after: str = "latest") -> VersionDiff:
         """Return which rows differ between two versions of a table, and how far they moved.

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import tables
+from bench import tables, tables_versions
 from bench.harness import Effort, Report
 from bench.hps import decode_values, encode_values
-from bench.targets import SPEED
+from bench.targets import SPEED, VERSIONS
+from bench.versions import LAWS
+from bench.versions_world import Plan, World
 from bench.workload import Workload
 
 
@@ -67,6 +69,34 @@ def test_a_missed_target_says_so() -> None:
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
 def test_the_tables_of_the_docs_are_those_of_the_committed_report(page: Path) -> None:
     assert page.read_text() == tables.fill(page.read_text(), tables.stored())
+
+
+def test_the_tables_on_versions_are_those_of_their_report() -> None:
+    page = tables_versions.PAGE.read_text()
+    assert page == tables.fill(page, tables_versions.stored(), tables_versions.TABLES)
+
+
+@pytest.mark.parametrize("name", sorted(VERSIONS))
+def test_every_target_of_versions_has_its_line(name: str) -> None:
+    found = report()
+    found.enter_ratio(name, [9.0])
+    assert "missed" in tables_versions.ratios(found)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_the_same_world_comes_again_and_its_steps_make_its_table(law: str) -> None:
+    plan = Plan(rows=1000, versions=4, branch=1, law=law)
+    world, again = World(plan), World(plan)
+    rows = dict(enumerate(world.base().copy()))
+    for step, other in zip(world.steps(), again.steps(), strict=True):
+        assert np.array_equal(step.values, other.values)
+        if step.branch == "main":
+            rows |= dict(zip(step.ids.tolist(), step.values, strict=True))
+            rows |= dict(zip(step.new_ids.tolist(), step.new_values, strict=True))
+            for dead in step.dead.tolist():
+                del rows[dead]
+            assert sorted(rows) == world.ids().tolist()
+            assert all(np.array_equal(rows[row], world.values[row]) for row in rows)
 
 
 def test_the_same_workload_comes_again() -> None:

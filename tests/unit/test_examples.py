@@ -150,6 +150,11 @@ def test_the_tutorial_on_versions_runs_as_it_is_shown(tmp_path: Path) -> None:
         follow(ROOT / "docs" / "tutorial-versions.md")
 
 
+def test_the_page_on_exchange_runs_as_it_is_shown(tmp_path: Path) -> None:
+    with stack_in(tmp_path):
+        follow(ROOT / "docs" / "how-to" / "exchange.md")
+
+
 def follow(page: Path) -> None:
     """Do what a page says, in order: save its files, run its commands, compare what they print."""
     for block in blocks(page):

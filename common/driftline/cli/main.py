@@ -25,6 +25,7 @@ from driftline.cli.dlq_command import app as dlq_app
 from driftline.cli.doctor_command import doctor
 from driftline.cli.drift_command import app as drift_app
 from driftline.cli.du_command import du
+from driftline.cli.exchange_command import export, import_
 from driftline.cli.fsck_command import fsck
 from driftline.cli.gc_command import gc
 from driftline.cli.log_command import log
@@ -79,6 +80,8 @@ app.command()(deploy)
 app.command()(undeploy)
 app.command()(backups)
 app.command()(merge)
+app.command()(export)
+app.command(name="import")(import_)
 app.command()(gc)
 app.command()(compact)
 app.command()(du)

@@ -15,18 +15,22 @@ import threading
 import zlib
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
+import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
 from driftline.errors import DamagedObjectError, FrameError, ObjectMissingError
 from driftline.frames.tensors import Array, Frame, decode
 from driftline.versions.documents import checksum
-from driftline.versions.pages import PAGE, ObjectRef, digest_of
+from driftline.versions.packing import unpack
+from driftline.versions.pages import PAGE, RUN, SHORT, ObjectRef, check_run, digest_of, packed_columns
 from driftline.versions.stores import ObjectStore
 
 _GAP = 16  # pages: a smaller hole between two wanted pages is fetched along with them
 _REQUEST = 2048  # pages: a longer range is fetched in several requests, side by side
+_TAIL = 16  # pages before the checksums that are fetched with them: packed columns lie there
 _LIMIT = 1 << 40
 DEFAULT_BYTES = 4 << 30
 
@@ -38,16 +42,22 @@ class MappedObject:
         self.ref, self._store = ref, store
         self._lock = threading.Lock()
         self._handle: int | None = None
-        self._fetches = False
+        self._fetches = self._local = False
         if held is not None:
             self._map = mmap.mmap(-1, max(len(held), 1))
             self._map[: len(held)] = held
         else:
             self._map = self._mapped(store.local_path(ref.key), file)
-        self._sums = self._page_sums()
+        self._checked_sums: NDArray[np.uint32] | None = None
+        if self._fetches:
+            self._sums  # noqa: B018 - asks for it now: whoever opens many does so side by side
+        else:  # the system reads on while others are opened
+            self._ahead([max(ref.body // PAGE - _TAIL, 0), 0], [-(-ref.size // PAGE), 1])
         self._seen = np.zeros(-(-ref.body // PAGE), np.bool_)
         self._frame: Frame | None = None
         self._begins: dict[str, int] = {}
+        self._packed: dict[str, tuple[np.dtype[Any], int]] = {}
+        self._unpacked: dict[str, Array] = {}
 
     def _mapped(self, local: Path | None, file: Path | None) -> mmap.mmap:
         size = self.ref.size
@@ -57,6 +67,7 @@ class MappedObject:
                     found = os.fstat(opened.fileno()).st_size
                     if found != size:  # a short file would end the process at the first touch
                         raise DamagedObjectError(self.ref.key, "its size", str(size), str(found))
+                    self._local = size > 0
                     return mmap.mmap(opened.fileno(), size, access=mmap.ACCESS_READ)
             except FileNotFoundError:
                 raise ObjectMissingError(self.ref.key) from None
@@ -71,13 +82,26 @@ class MappedObject:
         if getattr(self, "_handle", None) is not None:
             os.close(self._handle)  # type: ignore[arg-type]
 
+    @property
+    def _sums(self) -> NDArray[np.uint32]:
+        """The checksums of the pages, themselves checked."""
+        if self._checked_sums is None:
+            self._checked_sums = self._page_sums()
+        return self._checked_sums
+
     def _page_sums(self) -> NDArray[np.uint32]:
         ref = self.ref
         tail = self._map[ref.body : ref.size]
         if self._fetches and digest_of(np.frombuffer(tail, np.uint32)) != ref.digest:
-            (tail,) = self._store.get_ranges(ref.key, [ref.body], [ref.size])
-            if len(tail) == ref.size - ref.body:
-                self._write(ref.body, tail)
+            begin = max(ref.body // PAGE - _TAIL, 0) * PAGE
+            head_end = min(PAGE, begin)  # of the first page: the header, most often all of it
+            lows, highs = ([0, begin], [head_end, ref.size]) if head_end else ([begin], [ref.size])
+            *head, last = self._store.get_ranges(ref.key, lows, highs)
+            tail = last[ref.body - begin :]
+            if len(last) == ref.size - begin:
+                self._write(begin, last)
+                for each in head:
+                    self._write(0, each)
         found = digest_of(np.frombuffer(tail[: len(tail) // 4 * 4], np.uint32))
         if found != ref.digest:
             raise DamagedObjectError(ref.key, "its page checksums", ref.digest, found)
@@ -100,18 +124,41 @@ class MappedObject:
             for name, tensor in frame.tensors.items():
                 self._begins[name] = begin
                 begin += tensor.nbytes
+            try:
+                self._packed = packed_columns(frame.metadata)
+            except ValueError as error:
+                raise DamagedObjectError(
+                    self.ref.key, "its header", "the packed columns", str(error)
+                ) from None
             self._frame = frame
         return self._frame
 
     def tensor(self, name: str) -> Array:
-        """Return a tensor, all of it checked."""
+        """Return a tensor, all of it checked; a packed one is unpacked once."""
         view = self.frame.tensors[name]
-        self.need(name, np.array([0]), np.array([len(view)]))
-        return view
+        known = self._unpacked.get(name)
+        if known is not None:
+            return known
+        begin = self._begins[name]
+        self.need_bytes(np.array([begin]), np.array([begin + view.nbytes]))
+        if name not in self._packed:
+            return view
+        dtype, count = self._packed[name]
+        try:
+            return self._unpacked.setdefault(name, unpack(view, count, dtype))
+        except (ValueError, OverflowError, cramjam.DecompressionError) as error:
+            raise DamagedObjectError(self.ref.key, f"column {name}", "one that unpacks", str(error)) from None
+
+    def column(self, name: str) -> Array:
+        """Return a tensor, of which only rows may be touched that `need` has been asked for."""
+        view = self.frame.tensors[name]
+        return self.tensor(name) if name in self._packed else view
 
     def rows(self, name: str, at: NDArray[np.int64]) -> Array:
         """Return rows of a tensor, checked, as a copy."""
         view = self.frame.tensors[name]
+        if name in self._packed:
+            return np.asarray(self.tensor(name)[at])
         stride = view.strides[0] if len(view) and view.size else 0
         first = (self._begins[name] + at * stride) // PAGE
         last = (self._begins[name] + at * stride + (stride - 1)) // PAGE
@@ -120,12 +167,23 @@ class MappedObject:
             self.need(name, at, at + 1)
         return np.asarray(view[at])
 
+    def ahead(self, name: str, at: NDArray[np.int64]) -> None:
+        """Have the system read rows of a tensor in a file of this machine, before `need` waits for them."""
+        if self._local:
+            view = self.frame.tensors[name]
+            stride = view.nbytes // len(view) if len(view) else 0
+            pages = np.unique((self._begins[name] + at * stride) // PAGE)
+            self._ahead_of(pages[~self._seen[pages]])
+
     def need(self, name: str, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
         """Make sure that rows [start, end) of a tensor are here and unharmed.
 
         Raises DamagedObjectError, ObjectMissingError, ObjectStoreUnavailableError.
         """
         view = self.frame.tensors[name]
+        if name in self._packed:
+            self.tensor(name)
+            return
         stride = view.nbytes // len(view) if len(view) else 0
         begin = self._begins[name]
         self.need_bytes(begin + starts * stride, begin + ends * stride)
@@ -172,9 +230,36 @@ class MappedObject:
         self._seen[pages] = True
 
     def _wrong(self, pages: NDArray[np.int64]) -> NDArray[np.int64]:
-        view, body, crc32 = memoryview(self._map), self.ref.body, zlib.crc32
-        found = [crc32(view[at : min(at + PAGE, body)]) for at in (pages * PAGE).tolist()]
-        return np.asarray(pages[np.array(found, np.uint32) != self._sums[pages]])
+        self._ahead_of(pages)
+        view, body = memoryview(self._map), self.ref.body
+        ends = np.flatnonzero((np.diff(pages) != 1) | ((pages[1:] - pages[0]) % RUN == 0)) + 1
+        starts, ends = np.r_[0, ends], np.r_[ends, len(pages)]
+        long = ends - starts >= SHORT
+        wrong = [
+            check_run(view[first * PAGE : min((last + 1) * PAGE, body)], self._sums[first : last + 1], first)
+            for first, last in zip(pages[starts[long]].tolist(), pages[ends[long] - 1].tolist(), strict=True)
+        ]
+        if not long.all():
+            rest, crc32 = pages[np.repeat(~long, ends - starts)], zlib.crc32
+            found = [crc32(view[at : min(at + PAGE, body)]) for at in (rest * PAGE).tolist()]
+            wrong.append(rest[np.array(found, np.uint32) != self._sums[rest]])
+        return np.concatenate(wrong)
+
+    def _ahead_of(self, pages: NDArray[np.int64]) -> None:
+        """Have the system read these pages of a file, and small gaps between them, all at once."""
+        if self._local and len(pages):
+            breaks = np.flatnonzero(np.diff(pages) > _GAP) + 1
+            self._ahead(
+                pages[np.r_[0, breaks]].tolist(), (pages[np.r_[breaks - 1, len(pages) - 1]] + 1).tolist()
+            )
+
+    def _ahead(self, firsts: list[int], ends: list[int]) -> None:
+        """Have the system read pages [first, end) of a file now, rather than one by one when touched."""
+        if self._local:
+            for first, end in zip(firsts, ends, strict=True):
+                self._map.madvise(
+                    mmap.MADV_WILLNEED, first * PAGE, min(end * PAGE, self.ref.size) - first * PAGE
+                )
 
     def _fetch(self, pages: NDArray[np.int64]) -> None:
         breaks = np.flatnonzero(np.diff(pages) > _GAP) + 1
@@ -220,6 +305,11 @@ class ObjectCache:
         self._lock = threading.Lock()
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def far(self) -> bool:
+        """Whether objects are fetched by requests, which are better made side by side."""
+        return self.store.local_path("format.json") is None
 
     def open(self, ref: ObjectRef) -> MappedObject:
         """Return an object, mapped. Raises ObjectMissingError, DamagedObjectError."""

@@ -7,6 +7,7 @@ that one holds a tombstone. Only the pages that are touched are fetched and veri
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from driftline.versions.owners import NOBODY, OwnerMap
 from driftline.versions.segments import Segment
 
 ABSENT = -1
+_AT_ONCE = 24  # objects read side by side from a store that is not files of this machine
 _INDEX_LIMIT = 8 << 20  # ordinals: beyond it a full index (6 bytes each) is not kept
 
 
@@ -35,6 +37,22 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def slice(self, start: int, end: int) -> Rows:
+        """Return rows [start, end), as views."""
+        some = slice(start, end)
+        return Rows(self.ids[some], self.ordinals[some], self.lsn[some], self.rows[some], self.state[some])
+
+
+def empty_rows(count: int, dim: int, state_size: int) -> Rows:
+    """Return `count` rows of zeros."""
+    return Rows(
+        np.zeros(count, np.uint64),
+        np.zeros(count, np.uint32),
+        np.zeros(count, np.uint64),
+        np.zeros((count, dim), np.float32),
+        np.zeros((count, state_size), np.float32),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +97,16 @@ class PartReader:
             found = self._opened[place] = Segment(self._cache, self.part.segments[place])
         return found
 
+    def open_all(self) -> None:
+        """Have all segments at hand, side by side where each takes requests to a store."""
+        missing = [place for place in range(len(self.part.segments)) if place not in self._opened]
+        if len(missing) > 1 and self._cache.far:
+            with ThreadPoolExecutor(min(_AT_ONCE, len(missing))) as pool:
+                list(pool.map(self.segment, missing))
+        else:
+            for place in missing:
+                self.segment(place)
+
     def locate(self, ordinals: NDArray[np.int64]) -> Located:
         """Return where the rows of some ordinals are; a negative ordinal is nowhere."""
         self._looked += 1
@@ -86,6 +114,7 @@ class PartReader:
             self._build_index()
         if self._codes is not None and self._ranks is not None:
             return self._by_index(ordinals, self._codes, self._ranks)
+        self.open_all()
         segment = np.full(len(ordinals), ABSENT, np.int32)
         rank = np.full(len(ordinals), ABSENT, np.int64)
         left = np.flatnonzero(ordinals >= 0)
@@ -114,6 +143,7 @@ class PartReader:
         """Return for each ordinal 1 + the place of the segment that holds its row, 0 for none."""
         if self._codes is not None:
             return self._codes
+        self.open_all()
         codes = np.zeros(self.ordinals, np.uint16)
         anchored = 0
         if self.part.owners is not None:
@@ -139,19 +169,32 @@ class PartReader:
         fresh = set() if seen.all() else set(at.segment[there][~seen].tolist())
         starts = np.flatnonzero(np.diff(segments, prepend=ABSENT - 1))
         ends = [*starts[1:].tolist(), count]
-        for place, start, end in zip(segments[starts].tolist(), starts.tolist(), ends, strict=True):
-            if place < 0:
-                continue
-            segment, some = self.segment(place), ranks[start:end]
-            if place in fresh:
-                segment.verify(some)
-                self._whole[place] = segment.whole
-            segment.copy(some, lsn[start:end], rows[start:end], state[start:end])
+        jobs = [
+            (place, self.segment(place), slice(start, end))
+            for place, start, end in zip(segments[starts].tolist(), starts.tolist(), ends, strict=True)
+            if place >= 0
+        ]
+        self._verify([(place, segment, ranks[some]) for place, segment, some in jobs if place in fresh])
+        for _, segment, some in jobs:
+            segment.copy(ranks[some], lsn[some], rows[some], state[some])
         self._verified[ordinals[there]] = True
         back = np.empty_like(order)
         back[order] = np.arange(count)
         found = np.where(at.found, ordinals, 0).astype(np.uint32)
         return Rows(ids, found, lsn[back], rows[back], state[back])
+
+    def _verify(self, jobs: list[tuple[int, Segment, NDArray[np.int64]]]) -> None:
+        """Have rows of segments here and unharmed: all asked for before the first is waited for."""
+        if self._cache.far and len(jobs) > 1:
+            with ThreadPoolExecutor(min(_AT_ONCE, len(jobs))) as pool:
+                list(pool.map(lambda job: job[1].verify(job[2]), jobs))
+        else:
+            for _, segment, ranks in jobs:
+                segment.ahead(ranks)
+            for _, segment, ranks in jobs:
+                segment.verify(ranks)
+        for place, segment, _ in jobs:
+            self._whole[place] = segment.whole
 
     def blocks(self, rows: int = 65_536) -> Iterator[Rows]:
         """Yield all live rows, at most `rows` at a time, in no order of ids.
@@ -167,6 +210,33 @@ class PartReader:
                 some = ranks[start : start + rows]
                 here = ordinals[some]
                 yield Rows(ids[here], here, segment.lsns(some), segment.rows(some), segment.state(some))
+
+    def load(self, into: Rows) -> None:
+        """Write all live rows into `into`, in no order of ids; it is as long as the shard has rows.
+
+        Raises DamagedObjectError if the manifest's number of rows is another.
+        """
+        codes, ids = self.codes(), self.dictionary.ids(self.ordinals)
+        jobs: list[tuple[int, NDArray[np.int64], int]] = []
+        at = 0
+        for place in range(len(self.part.segments) - 1, -1, -1):
+            ranks = np.flatnonzero(codes[self.segment(place).ordinals] == place + 1)
+            if len(ranks):
+                jobs.append((place, ranks, at))
+            at += len(ranks)
+        if at != len(into):
+            raise DamagedObjectError("a manifest", "its number of rows", str(len(into)), str(at))
+
+        def one(job: tuple[int, NDArray[np.int64], int]) -> None:
+            place, ranks, start = job
+            segment, some = self.segment(place), into.slice(start, start + len(ranks))
+            segment.verify(ranks)
+            segment.copy(ranks, some.lsn, some.rows, some.state)
+            np.take(segment.ordinals, ranks, 0, some.ordinals, "clip")
+
+        with ThreadPoolExecutor(_AT_ONCE if self._cache.far else 2) as pool:
+            list(pool.map(one, jobs))
+        np.take(ids, into.ordinals, 0, into.ids, "clip")
 
     def _build_index(self) -> None:
         codes = self.codes()

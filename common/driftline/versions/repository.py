@@ -11,7 +11,9 @@ import logging
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +36,7 @@ from driftline.versions.stores import ObjectStore, checked_name
 
 FORMAT = 1
 DEFAULT_GRACE = 24 * 3600.0
+_PUTS = 8  # at a time
 _MANIFESTS = 128  # kept parsed
 _logger = logging.getLogger(__name__)
 
@@ -93,6 +96,28 @@ class Repository:
             self.store.create(sealed.ref.key, sealed.data)
         except ObjectExistsError:
             return  # a reply was lost: nobody else makes this key
+
+    @contextmanager
+    def puts(self) -> Iterator[Callable[[Sealed], None]]:
+        """Give a `Sink` that stores side by side; at the end all is stored, or the first error is raised.
+
+        Most of a put is waiting: for a disk to synchronise, or for a store's reply. Until then the objects
+        can be read from memory.
+        """
+        waiting: list[tuple[str, Future[None]]] = []
+
+        def sink(sealed: Sealed) -> None:
+            self.hold(sealed)
+            waiting.append((sealed.ref.key, pool.submit(self.put, sealed)))
+
+        try:
+            with ThreadPoolExecutor(_PUTS) as pool:
+                yield sink
+                for _, each in waiting:
+                    each.result()
+        finally:
+            for key, _ in waiting:
+                self.cache.release(key)
 
     def hold(self, sealed: Sealed) -> None:
         """Keep a sealed object in memory only (a `Sink`); `put_held` stores it later."""

@@ -4,6 +4,8 @@ Invariant: ordinals are strictly increasing, so a row's address is its ordinal's
 and none is stored [EM10]; rows lie uncompressed at a fixed stride, so a mapped
 segment is read like an array. An ordinal is either a row or a tombstone.
 
+Ordinals, LSNs and tombstones of up to 65,536 rows are packed: then an ordinal takes less than a byte.
+
     lsn u64[n]  dead_lsn u64[m]  ord u32[n]  dead u32[m]  rows f32[n,d]  state f32[n,s]  sums
 
 In a lossy tier `rows` are bytes of whole numbers, under `scale` f32[n]; `state` likewise under
@@ -26,6 +28,7 @@ from driftline.versions.tiers import EXACT, dequantise, quantise, shrinks
 _COLUMNS = ("lsn", "rows", "state")
 NOT_HERE = -1
 COLUMNS = ("lsn", "rows", "state", "scale", "state_scale")  # what a row of a segment is made of
+_NONE = np.zeros(1, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +179,17 @@ class Segment:
         """Return a column of the rows of these ranks as it is stored: codes where the tier is lossy."""
         return self._object.rows(name, at)
 
+    def ahead(self, at: NDArray[np.int64]) -> None:
+        """Have the system read the rows of these ranks, before `verify` waits for them."""
+        self._object.ahead("rows", at)
+
     def verify(self, at: NDArray[np.int64]) -> None:
         """Verify the pages of the rows of these ranks."""
+        # of most rows all: telling the pages of each takes longer than checking them
+        most = 2 * len(at) >= self.entry.rows
+        starts, ends = (_NONE, np.array([self.entry.rows])) if most else (at, at + 1)
         for name in _COLUMNS if self.entry.tier == EXACT else self.columns():
-            self._object.need(name, at, at + 1)
+            self._object.need(name, starts, ends)
 
     @property
     def whole(self) -> bool:
@@ -198,8 +208,8 @@ class Segment:
             lsn[:], rows[:], state[:] = self.lsns(at), self.rows(at), self.state(at)
             return
         if self._columns is None:
-            tensors = self._object.frame.tensors
-            self._columns = tensors["lsn"], tensors["rows"], tensors["state"]
+            lsn_of, rows_of, state_of = map(self._object.column, _COLUMNS)
+            self._columns = lsn_of, rows_of, state_of
         of_lsn, of_rows, of_state = self._columns
         of_lsn.take(at, 0, lsn, "clip")  # with "raise" numpy would buffer
         of_rows.take(at, 0, rows, "clip")
