@@ -5,7 +5,7 @@
 reads it. How it fits together: docs/explanation/versions.md.
 """
 
-from driftline.versions.checking import Finding, fsck
+from driftline.versions.checking import Finding, check_version, fsck
 from driftline.versions.collecting import Plan, collect, plan_collection, removable, retire
 from driftline.versions.committing import Draft, commit, find_commit
 from driftline.versions.delta import DeltaBuffer
@@ -73,6 +73,7 @@ __all__ = [
     "ancestry",
     "blame",
     "branches",
+    "check_version",
     "collect",
     "commit",
     "complete",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from driftline.control import VersionRejected
@@ -19,17 +19,17 @@ from driftline.log import Log, Record
 from driftline.ops.catalogue import Catalogue
 from driftline.versions import Manifest
 from driftline_services.chassis import Batch, Flow, TopicPartition
-from driftline_services.versioner.announcing import Announcer
+from driftline_services.chassis.announcing import Announcer
+from driftline_services.chassis.offload import Offload
+from driftline_services.chassis.tasks import Tasks
 from driftline_services.versioner.backing_up import BackupTaker
 from driftline_services.versioner.backups import Backups
 from driftline_services.versioner.cutting import Arrival, GroupCut, Settler
 from driftline_services.versioner.following import Following
 from driftline_services.versioner.gates import Gates
-from driftline_services.versioner.offload import Offload
 from driftline_services.versioner.places import committed_event, shard_of_tp
 from driftline_services.versioner.restoring import put_back
 from driftline_services.versioner.shards import BACKUP, CHECKOUT, ROLLBACK, Cut, Line, ShardState
-from driftline_services.versioner.tasks import Tasks
 from driftline_services.versioner.works import Decision, Shard, Works, line_of
 
 _logger = logging.getLogger(__name__)
@@ -278,6 +278,10 @@ class Versioner:
     def backing_up(self) -> asyncio.Lock:
         """While it is held, no backup is dropped or merged."""
         return self._taker.lock
+
+    async def give_up_backups(self, doubted: Callable[[Iterable[int]], list[int]]) -> None:
+        """Forget the backups that are called into doubt; rows cannot go back to them any more."""
+        await self._taker.give_up(doubted, self.following.homes)
 
     # -- helpers
 

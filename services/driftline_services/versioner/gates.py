@@ -126,12 +126,17 @@ class HttpGate:
         return Judgement(self.name, Status.NOT_EVALUATED, reason)
 
 
-def parse_gates(text: str, redact: Callable[[str], str]) -> tuple[Evaluator, ...]:
-    """Return the evaluators that the setting `version_gates` names. Raises ConfigError."""
-    return tuple(_parse(each, redact) for each in text.split())
+def parse_gates(text: str, redact: Callable[[str], str], drift: Evaluator) -> tuple[Evaluator, ...]:
+    """Return the evaluators that the setting `version_gates` names. Raises ConfigError.
+
+    `drift` is what `drift` stands for.
+    """
+    return tuple(_parse(each, redact, drift) for each in text.split())
 
 
-def _parse(text: str, redact: Callable[[str], str]) -> Evaluator:
+def _parse(text: str, redact: Callable[[str], str], drift: Evaluator) -> Evaluator:
+    if text == drift.name:
+        return drift
     kind, _, rest = text.partition(":")
     if kind == "figure":
         figure, better, tolerance = rest.rsplit(":", 2)
