@@ -64,7 +64,7 @@ def test_a_signal_ends_everything_in_order_within_seconds(
 ) -> None:
     python(SCRIPT, tmp_path)
     pids = descendants(up.pid)
-    assert len(pids) == 3  # Redis, the aggregator and the versioner
+    assert len(pids) == 4  # Redis, the aggregator, the versioner and the drift monitor
     os.killpg(up.pid, number)  # as a terminal does: to the whole group
     assert up.wait(10) == 0
     assert all(map(gone, pids))

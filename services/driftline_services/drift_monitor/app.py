@@ -19,7 +19,7 @@ from driftline.client.aio import AsyncClient
 from driftline.config import Settings, kafka_security, signing_key
 from driftline.connecting import options_of
 from driftline.control import ControlTopic
-from driftline.drift import JudgeSettings, Mode, Thresholds
+from driftline.drift import GuardSettings, JudgeSettings, Mode, Thresholds
 from driftline.frames.headers import Keyring
 from driftline.graph import GraphSettings, Metric
 from driftline.log import open_log
@@ -32,9 +32,11 @@ from driftline_services.chassis.announcing import Announcer
 from driftline_services.chassis.http import Health, serving
 from driftline_services.chassis.offload import Threads
 from driftline_services.chassis.service import beside, chassis_settings
-from driftline_services.drift_monitor.core import Monitor, Watching
+from driftline_services.drift_monitor.asking import Means
+from driftline_services.drift_monitor.beginning import Watching
+from driftline_services.drift_monitor.core import Monitor
 from driftline_services.drift_monitor.deciding import Rules
-from driftline_services.drift_monitor.recovery import Means, Recovery
+from driftline_services.drift_monitor.recovery import Recovery
 from driftline_services.drift_monitor.status import Status
 
 _DAY = 86_400.0
@@ -57,6 +59,7 @@ def judge_settings(settings: Settings) -> JudgeSettings:
         settle_ticks=settings.drift_settle_ticks,
         cool_ticks=settings.drift_cool_ticks,
         thresholds=Thresholds({name: float(limit) for name, limit in limits.items()}),
+        threshold_after=GuardSettings().known_after,
         mode=Mode(settings.drift_mode),
     )
 
@@ -98,7 +101,7 @@ async def monitor_app(settings: Settings) -> AsyncIterator[ChassisApp]:
         )
         relapse = settings.drift_cool_ticks + settings.drift_settle_ticks
         rules = Rules(settings.drift_mode, relapse, max(1, settings.drift_cool_ticks), instance)
-        means = Means(control, announcer, catalogue, lambda: client, threads)
+        means = Means(control, announcer, catalogue, client, threads)
         recovery = Recovery(means, rules, lambda: monitor.leads, monitor.freeze)
         status = Status(monitor, recovery, log)
         registry = CollectorRegistry()

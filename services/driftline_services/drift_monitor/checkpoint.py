@@ -107,7 +107,8 @@ def enter(saved: Saved, watch: TableWatch, follows: dict[int, ShardFollow]) -> N
     watch.share, watch.begun = int(str(about["share"])), bool(about["begun"])
     watch.ticks.number = int(str(about["number"]))
     ops, per_row = about["ops"], about["per_row"]
-    assert isinstance(ops, list) and isinstance(per_row, list)
+    assert isinstance(ops, list), "as it was written"
+    assert isinstance(per_row, list), "as it was written"
     watch.ticks.ops = deque(((int(n), int(op)) for n, op in ops), maxlen=watch.ticks.ops.maxlen)
     watch.ticks.per_row = deque(map(float, per_row), maxlen=watch.ticks.per_row.maxlen)
     ids, vectors = arrays["ids"].astype(np.uint64), arrays["vectors"].astype(np.float32)

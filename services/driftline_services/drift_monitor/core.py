@@ -8,73 +8,33 @@ it never skips a tick that lies behind that.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
+from driftline import topics
 from driftline.control import DriftVerdict
-from driftline.drift import JudgeSettings
-from driftline.errors import FrameError, InputError, PositionError
-from driftline.graph import GraphSettings
-from driftline.ids import lsn, shard_of
+from driftline.errors import FrameError, PositionError
+from driftline.ids import shard_of
 from driftline.log import Log
 from driftline.ops.catalogue import Catalogue
-from driftline.versions import Manifest, Place, Repository
-from driftline.versions.history import newest
-from driftline.versions.reader import TableReader
+from driftline.versions import Repository
 from driftline_services.chassis import Batch, Flow, TopicPartition
 from driftline_services.chassis.announcing import Announcer
 from driftline_services.chassis.offload import Offload
 from driftline_services.chassis.tasks import Tasks
 from driftline_services.drift_monitor import checkpoint
-from driftline_services.drift_monitor.gathering import (
-    RELOGGED,
-    TICK,
-    Cut,
-    Gathered,
-    ShardFollow,
-    gathered,
-)
+from driftline_services.drift_monitor.beginning import Beginning, Watched, Watching, shard_of_tp
+from driftline_services.drift_monitor.gathering import RELOGGED, TICK, Cut, ShardFollow, gathered
 from driftline_services.drift_monitor.producers import merged
-from driftline_services.drift_monitor.rows import Floats, Ids
 from driftline_services.drift_monitor.watch import Scope, TableWatch
 
 _logger = logging.getLogger(__name__)
-_UPDATES = ".updates"
 _SAVE_EVERY = 30.0  # seconds between checkpoints, and
 _SAVE_SHARE = 50  # so many times as long as the last one took
-
-
-@dataclass(frozen=True, slots=True)
-class Watching:
-    """How tables are watched."""
-
-    judge: JudgeSettings
-    graph: GraphSettings
-    rows: int  # at most, of all tables of an instance
-    directory: Path  # of checkpoints
-    group: str
-    instance: str
-
-
-@dataclass(slots=True)
-class Watched:
-    """One table of the assignment."""
-
-    watch: TableWatch
-    follows: dict[int, ShardFollow]
-    arrived: dict[int, Cut] = field(default_factory=dict)
-    task: asyncio.Task[None] | None = None
-    saved_at: float = 0.0
-    save_took: float = 0.0
-    judged_op: int = 0
-    tick_seconds: float = 0.0
 
 
 class Monitor:
@@ -90,9 +50,9 @@ class Monitor:
         watching: Watching,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._log, self._catalogue, self._opening = log, catalogue, opening
+        self._catalogue = catalogue
         self._announcer, self._offload, self._watching, self._now = announcer, offload, watching, now
-        self._repository: Repository | None = None
+        self._beginning = Beginning(log, catalogue, opening, offload, watching)
         self._flow: Flow | None = None
         self._tasks = Tasks(self._crash)
         self._frozen = False
@@ -149,59 +109,11 @@ class Monitor:
         watch = TableWatch(scope, born.spec.dim, self._watching.graph, self._watching.judge, limit)
         follows = {shard: ShardFollow(table, shard, born.spec.dim) for shard in shards}
         found = Watched(watch, follows, saved_at=self._now())
-        await self._stand(found)
+        await self._beginning.stand(found, self._tasks)
         self.tables[table] = found
         watch.freeze(self._frozen)
         for shard, follow in follows.items():
-            self._running.resume(TopicPartition(f"{table}{_UPDATES}", shard), follow.position)
-
-    async def _stand(self, found: Watched) -> None:
-        """Put a table to where it is to go on from."""
-        table, shards = found.watch.scope.table, found.watch.scope.shards
-        topic = f"{table}{_UPDATES}"
-        begins = {}
-        for shard in shards:
-            bounds = await self._tasks.patiently(
-                f"bounds of {topic}", functools.partial(self._log.bounds, topic, shard)
-            )
-            begins[shard] = bounds
-        path = self._path(found.watch.scope)
-        try:
-            saved = await self._offload.run(
-                functools.partial(checkpoint.read, path, shards, found.watch.rows.dims)
-            )
-        except InputError as error:
-            _logger.error("%s", error)
-            saved = None
-        if saved is not None and all(
-            begins[shard].begin <= stand.position <= begins[shard].end
-            for shard, stand in saved.stands.items()
-        ):
-            await self._offload.run(functools.partial(checkpoint.enter, saved, found.watch, found.follows))
-            found.judged_op = max(each.last_op for each in found.follows.values())
-            _logger.info("%s goes on behind op %d", table, found.judged_op)
-            return
-        manifest = await self._tasks.patiently(
-            "finding the newest version", functools.partial(self._offload.run, self._newest)
-        )
-        places = self._places(manifest, table)
-        if manifest is not None and all(
-            shard in places and begins[shard].begin <= places[shard].updates <= begins[shard].end
-            for shard in shards
-        ):
-            version = manifest.version
-            load = functools.partial(self._offload.run, functools.partial(self._load, version, table, shards))
-            ids, vectors = await self._tasks.patiently(f"loading {version}", load)
-            await self._offload.run(functools.partial(found.watch.stand_on, ids, vectors))
-            for shard, follow in found.follows.items():
-                place = places[shard]
-                follow.position, follow.last_op = place.updates, place.number("op")
-                follow.floor = max(place.number("floor"), lsn(place.number("gen"), place.number("next")))
-            _logger.info("%s begins at %s", table, version)
-            return
-        for shard, follow in found.follows.items():
-            follow.position = begins[shard].begin
-        _logger.info("%s begins where its updates do", table)
+            self._running.resume(TopicPartition(topics.updates(table), shard), follow.position)
 
     # -- records
 
@@ -229,10 +141,9 @@ class Monitor:
 
     def _arrive(self, found: Watched, shard: int, cut: Cut) -> None:
         found.arrived[shard] = cut
-        alone = cut.kind == RELOGGED
-        if alone or len(found.arrived) == len(found.follows):
-            if found.task is None or found.task.done():
-                found.task = self._tasks.spawn(self._meet(found), f"{found.watch.scope.table} at op {cut.op}")
+        due = cut.kind == RELOGGED or len(found.arrived) == len(found.follows)
+        if due and (found.task is None or found.task.done()):
+            found.task = self._tasks.spawn(self._meet(found), f"{found.watch.scope.table} at op {cut.op}")
 
     async def _meet(self, found: Watched) -> None:
         """Deal with the first cut at which shards stand, and let those go on that stood there."""
@@ -258,7 +169,7 @@ class Monitor:
                 return
             for shard in here:
                 self._running.resume(
-                    TopicPartition(f"{table}{_UPDATES}", shard), found.follows[shard].position
+                    TopicPartition(topics.updates(table), shard), found.follows[shard].position
                 )
 
     async def _tick(self, found: Watched, op: int, here: list[int]) -> None:
@@ -292,8 +203,7 @@ class Monitor:
         """Stand on the rows of the version that a restore put in."""
         watch, version = found.watch, found.arrived[here[0]].version
         table, shards = watch.scope.table, tuple(here)
-        load = functools.partial(self._offload.run, functools.partial(self._load, version, table, shards))
-        ids, vectors = await self._tasks.patiently(f"loading {version}", load)
+        ids, vectors = await self._beginning.rows(version, table, shards, self._tasks)
 
         def put_back() -> None:
             before = watch.rows.ids
@@ -312,36 +222,12 @@ class Monitor:
             shard: checkpoint.Stand(each.position, each.floor, each.last_op)
             for shard, each in found.follows.items()
         }
-        path = self._path(found.watch.scope)
+        path = self._watching.path(found.watch.scope)
         try:
             await self._offload.run(functools.partial(checkpoint.write, path, found.watch, stands))
         except OSError as error:
             _logger.error("checkpoint %s: %s; a start goes on from an older one", path, error)
         found.saved_at, found.save_took = self._now(), self._now() - begun
-
-    # -- the store; blocking
-
-    def _store(self) -> Repository:
-        if self._repository is None:
-            self._repository = self._opening()
-        return self._repository
-
-    def _newest(self) -> Manifest | None:
-        return newest(self._store())
-
-    def _load(self, version: str, table: str, shards: tuple[int, ...]) -> tuple[Ids, Floats]:
-        ids, vectors = [np.empty(0, np.uint64)], []
-        if version:
-            repository = self._store()
-            manifest = repository.manifest(version)
-            if table in manifest.tables:
-                reader = TableReader(repository.cache, manifest, table)
-                for shard in shards:
-                    for block in reader.blocks(shard):
-                        ids.append(block.ids)
-                        vectors.append(block.rows)
-        dims = self._catalogue.tables[table].spec.dim
-        return np.concatenate(ids), np.concatenate([np.empty((0, dims), np.float32), *vectors])
 
     # -- what is where
 
@@ -355,7 +241,7 @@ class Monitor:
     def leads(self) -> bool:
         """Whether this instance carries recoveries out: of all instances, one."""
         first = min(self._catalogue.tables, default=None)
-        return first is not None and TopicPartition(f"{first}{_UPDATES}", 0) in (self.assigned or ())
+        return first is not None and TopicPartition(topics.updates(first), 0) in (self.assigned or ())
 
     @property
     def waiting(self) -> str:
@@ -364,14 +250,6 @@ class Monitor:
 
     # -- helpers
 
-    def _path(self, scope: Scope) -> Path:
-        return checkpoint.path_of(self._watching.directory, self._watching.group, scope.table, scope.shards)
-
-    def _places(self, manifest: Manifest | None, table: str) -> dict[int, Place]:
-        if manifest is None or table not in manifest.tables:
-            return {}
-        return {shard: part.place for shard, part in enumerate(manifest.tables[table].parts)}
-
     def _crash(self, error: BaseException) -> None:
         self._running.crash(error)
 
@@ -379,11 +257,3 @@ class Monitor:
     def _running(self) -> Flow:
         assert self._flow is not None, "bind comes first"
         return self._flow
-
-
-def shard_of_tp(tp: TopicPartition) -> tuple[str, int]:
-    """Return the shard whose updates a partition holds."""
-    return str(tp.topic).removesuffix(_UPDATES), tp.partition
-
-
-__all__ = ["Gathered", "Monitor", "Watched", "Watching", "shard_of_tp"]

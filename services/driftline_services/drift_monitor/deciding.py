@@ -13,22 +13,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from driftline.control import Alarm, DriftVerdict
-from driftline_services.drift_monitor.ledger import (
+from driftline.control.ledger import (
     FULL,
     NODES,
-    NONE,
     RESTORED,
     Case,
     Ledger,
-    figures_of,
     severity,
 )
-from driftline_services.drift_monitor.producers import suspects
+from driftline_services.drift_monitor.choosing import Choose, chain, new_suspects, target_op
 
 AUTO, APPROVE, OBSERVE = "auto", "approve", "observe"
 _OFTEN = 3  # node rollbacks in a row behind which the group goes back
-_HEALTHY = ("ok", "warning", "calibrating")
-_LOOK_BACK = 64  # healthy ticks that producers are compared with
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +35,6 @@ class Rules:
     relapse_ticks: int  # trouble within so many ticks of a rollback is the same trouble again
     quiet_ticks: int  # ticks without anything behind which an alarm that was only told is over
     instance: str
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A version as a recovery sees it, of the line that the tables stand on; newest first in lists."""
-
-    version: str
-    op: int
-    passed: bool  # the monitor's verdict on it was asked for, and passed
-    copy: bool = False  # it only records a rollback: its rows are another's
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +83,6 @@ class CarryOut:
     step: str
 
 
-@dataclass(frozen=True, slots=True)
-class Choose:
-    """Choose a version to go back to; nothing can be said without the store."""
-
-    case: Case
-    before: int  # op: not newer than this
-    below: int  # op: and older than this
-    spoiled: tuple[tuple[int, int], ...]  # stretches of ops, begin and end exclusive, that were undone
-    skipped: tuple[str, ...]  # versions that were tried
-
-
 Decision = Raise | Step | End | Ask | CarryOut | Choose | None
 
 
@@ -117,20 +92,6 @@ def decide(ledger: Ledger, rules: Rules) -> Decision:
     if case is None:
         return _alarm(ledger, rules)
     return _go_on(ledger, case, rules)
-
-
-def choose(versions: Iterable[Target], wanted: Choose) -> Target | None:
-    """Return the version to go back to: the newest that passed, or else the newest that nobody judged."""
-    fit = [
-        each
-        for each in versions
-        if each.op <= wanted.before
-        and each.op < wanted.below
-        and not each.copy
-        and each.version not in wanted.skipped
-        and not any(begin < each.op < end for begin, end in wanted.spoiled)
-    ]
-    return max(fit, key=lambda each: (each.passed, each.op), default=None)
 
 
 def strictest(verdicts: Iterable[DriftVerdict]) -> DriftVerdict | None:
@@ -192,28 +153,29 @@ def _onset(verdicts: Iterable[DriftVerdict]) -> tuple[int, int]:
 def _go_on(ledger: Ledger, case: Case, rules: Rules) -> Decision:
     merged = ledger.calling(case.alarm.alarm - 1)
     answer = case.answers[-1] if case.answers else None
-    if answer is not None and answer.answer == "reject" and case.last("restoring") is None:
-        return End(case, "rejected", answer.why, who=answer.who, figures={"op": case.seen})
-    if answer is not None and not any(
-        each.figures.get("answer") == answer.number for each in case.all("approved")
-    ):
-        return Step(case, "approved", answer.why, {"answer": answer.number}, who=answer.who)
-    if answer is None and case.alarm.mode != AUTO:
+    if answer is not None:
+        if answer.answer == "reject" and case.last("restoring") is None:
+            return End(case, "rejected", answer.why, who=answer.who, figures={"op": case.seen})
+        if all(each.figures.get("answer") != answer.number for each in case.all("approved")):
+            return Step(case, "approved", answer.why, {"answer": answer.number}, who=answer.who)
+    elif case.alarm.mode != AUTO:
         return _told(ledger, case, rules, merged)
     if case.needs_person is not None and not _approved_since(case):
         return None
-    worst = strictest(merged)
-    full = (case.alarm.action == FULL) or (worst is not None and severity(worst) == 2)
+    return _undo(ledger, case, rules, strictest(merged))
+
+
+def _undo(ledger: Ledger, case: Case, rules: Rules, worst: DriftVerdict | None) -> Decision:
+    full = case.alarm.action == FULL or (worst is not None and severity(worst) == 2)
     if case.last("escalated") is not None or (full and case.last("nodes") is None):
         return _full(ledger, case, rules)
-    if full:
-        if worst is not None:
-            return Step(case, "escalated", f"meanwhile {worst.rule} at op {worst.op}: {_why(worst)}")
+    if full and worst is not None:
+        return Step(case, "escalated", f"meanwhile {worst.rule} at op {worst.op}: {_why(worst)}")
     return _nodes(ledger, case, rules)
 
 
 def _told(ledger: Ledger, case: Case, rules: Rules, merged: list[DriftVerdict]) -> Decision:
-    if rules.mode == APPROVE:
+    if case.alarm.mode == APPROVE:
         if case.last("waiting") is None:
             return Step(case, "waiting", f"for `driftline drift approve {case.alarm.alarm}` or reject")
         return None
@@ -229,7 +191,11 @@ def _nodes(ledger: Ledger, case: Case, rules: Rules) -> Decision:
     step = case.last("nodes")
     if step is not None:
         return CarryOut(case, "nodes")
-    lately = [each for each in _chain(ledger, case, rules) if each.ended and each.ended.outcome == NODES]
+    lately = [
+        each
+        for each in chain(ledger, case, rules.relapse_ticks)
+        if each.ended and each.ended.outcome == NODES
+    ]
     if len(lately) >= _OFTEN:
         return Step(case, "escalated", f"rows were put back {len(lately)} times lately, and deviate again")
     if not case.alarm.clean:
@@ -243,10 +209,14 @@ def _full(ledger: Ledger, case: Case, rules: Rules) -> Decision:
     last = case.last("quarantined", "shut_out", "preparing", "restoring", "skipped", "person")
     if last is not None and last.step in ("quarantined", "preparing", "restoring"):
         return CarryOut(case, last.step)
-    earlier = [each for each in _chain(ledger, case, rules) if each.ended and each.ended.outcome == RESTORED]
+    earlier = [
+        each
+        for each in chain(ledger, case, rules.relapse_ticks)
+        if each.ended and each.ended.outcome == RESTORED
+    ]
     shut_out = case.last("shut_out") is not None
     if earlier and not shut_out:
-        found = _new_suspects(ledger, case, earlier)
+        found = new_suspects(ledger, case, earlier)
         if found:
             most = max(found, key=lambda name: found[name])
             factor = (
@@ -259,7 +229,7 @@ def _full(ledger: Ledger, case: Case, rules: Rules) -> Decision:
     if earlier:
         before = min([before, *(each.alarm.clean for each in earlier)])
     if earlier and not shut_out:  # nobody stands out: what was gone back to is not trusted either
-        below = min(_target_op(each) for each in earlier)
+        below = min(target_op(each) for each in earlier)
     spoiled = tuple(
         (each.alarm.clean, each.covers)
         for each in ledger.ended()
@@ -267,57 +237,6 @@ def _full(ledger: Ledger, case: Case, rules: Rules) -> Decision:
     )
     skipped = tuple(str(each.figures.get("version")) for each in case.all("skipped"))
     return Choose(case, before, below, spoiled, skipped)
-
-
-def _new_suspects(ledger: Ledger, case: Case, earlier: list[Case]) -> dict[str, float]:
-    """Return the producers that stand out and were not shut out before."""
-    known = {name for each in earlier for step in each.all("quarantined") for name in _names(step.figures)}
-    return {name: factor for name, factor in _suspects(ledger, case, earlier).items() if name not in known}
-
-
-def _chain(ledger: Ledger, case: Case, rules: Rules) -> list[Case]:
-    """Return the alarms dealt with by going back that this one follows closely, the newest first."""
-    found: list[Case] = []
-    op = case.alarm.alarm
-    for each in ledger.ended():
-        if each.ended is None or each.ended.outcome not in (RESTORED, NODES):
-            break
-        between = sum(each.covers < tick <= op for tick in ledger.verdicts)
-        if between > rules.relapse_ticks:
-            break
-        found.append(each)
-        op = each.alarm.alarm
-    return found
-
-
-def _suspects(ledger: Ledger, case: Case, earlier: list[Case]) -> dict[str, float]:
-    first = min(each.alarm.alarm for each in earlier)
-    healthy: dict[int, dict[str, float]] = {}
-    bad: dict[int, dict[str, float]] = {}
-    for op in sorted(ledger.verdicts):
-        for verdict in ledger.verdicts[op].values():
-            norms = figures_of(verdict)
-            if op < first and verdict.standing in _HEALTHY:
-                healthy.setdefault(op, {}).update(_larger(healthy.get(op, {}), norms))
-            elif op >= case.alarm.alarm and verdict.table == case.alarm.table:
-                bad.setdefault(op, {}).update(_larger(bad.get(op, {}), norms))
-    recent = [healthy[op] for op in sorted(healthy)[-_LOOK_BACK:]]
-    return suspects(recent, list(bad.values()))
-
-
-def _larger(known: Mapping[str, float], norms: Mapping[str, float]) -> dict[str, float]:
-    return {name: max(norm, known.get(name, 0.0)) for name, norm in norms.items()}
-
-
-def _names(figures: Mapping[str, object]) -> list[str]:
-    found = figures.get("producers")
-    return list(found) if isinstance(found, dict) else []
-
-
-def _target_op(case: Case) -> int:
-    step = case.last("restoring")
-    op = step.figures.get("target") if step is not None else None
-    return op if isinstance(op, int) else case.alarm.clean + 1
 
 
 def _approved_since(case: Case) -> bool:
@@ -329,20 +248,3 @@ def _approved_since(case: Case) -> bool:
 
 def _count(requests: Mapping[str, list[int]]) -> int:
     return sum(len(ids) for ids in requests.values())
-
-
-__all__ = [
-    "NONE",
-    "Ask",
-    "CarryOut",
-    "Choose",
-    "Decision",
-    "End",
-    "Raise",
-    "Rules",
-    "Step",
-    "Target",
-    "choose",
-    "decide",
-    "strictest",
-]

@@ -10,37 +10,28 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from driftline import clock, topics
-from driftline.client.aio import AsyncClient
-from driftline.client.operations import Requested
+from driftline import clock
 from driftline.client.passing import wait_for_rows
 from driftline.client.restoring import check_taken, give_up, until_ready
 from driftline.control import (
-    ControlTopic,
     PersonNeeded,
     RecoveryEnded,
     RecoveryStep,
     RollbackRequested,
 )
-from driftline.errors import DriftlineError, InputError, RestoreOvertakenError, VersionUnloadableError
-from driftline.frames.events import PREPARE, QUARANTINE, RESTORE, Op, Origin
-from driftline.ids import NAMESPACE, shard_of
-from driftline.ops.catalogue import Catalogue
-from driftline.ops.requests import op_number
+from driftline.control.ledger import FULL, NODES, RESTORED, Case, Ledger
+from driftline.errors import DriftlineError, RestoreOvertakenError, VersionUnloadableError
+from driftline.frames.events import PREPARE, QUARANTINE, RESTORE
+from driftline.ids import shard_of
 from driftline.shard.restore import ROLLBACK
-from driftline.versions import Manifest, Repository, check_version
-from driftline.versions.history import ancestry, newest, read_all
-from driftline_services.chassis.announcing import Announcer
-from driftline_services.chassis.offload import Offload
 from driftline_services.drift_monitor import deciding
-from driftline_services.drift_monitor.deciding import CarryOut, Choose, Rules, Target
-from driftline_services.drift_monitor.ledger import FULL, NODES, RESTORED, Case, Ledger
+from driftline_services.drift_monitor.asking import Asking, Means, request_of
+from driftline_services.drift_monitor.choosing import Choose, choose
+from driftline_services.drift_monitor.deciding import CarryOut, Rules
 
 _logger = logging.getLogger(__name__)
 LOOK_BACK = 16_384
@@ -48,18 +39,6 @@ LOOK_BACK = 16_384
 _WAIT = 0.1
 _PAUSE = 1.0
 _GATHER = 0.3  # seconds in which the other tables' verdicts on a barrier may come
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What a recovery works with."""
-
-    topic: ControlTopic
-    announcer: Announcer
-    catalogue: Catalogue
-    client: Callable[[], AsyncClient]
-    offload: Offload
-    timeout: float = 600.0  # of a restore
 
 
 class Recovery:
@@ -74,7 +53,7 @@ class Recovery:
         now: clock.Clock = clock.monotonic,
     ) -> None:
         self._means, self._rules, self._leads, self._freeze = means, rules, leads, freeze
-        self._now = now
+        self._asking, self._now = Asking(means), now
         self.ledger = Ledger()
         self.outcomes: dict[str, int] = {}
         self.failure = ""
@@ -172,7 +151,7 @@ class Recovery:
         """Have the versioners put the alarm's rows back, and see what came of it."""
         alarm, backup = case.alarm, case.alarm.clean
         wanted = {
-            table: RollbackRequested(_name(alarm.alarm, f"nodes {table}").hex(), table, nodes, backup)
+            table: RollbackRequested(request_of(alarm.alarm, f"nodes {table}").hex(), table, nodes, backup)
             for table, nodes in alarm.nodes.items()
             if nodes
         }
@@ -182,7 +161,7 @@ class Recovery:
                 await self._means.announcer.tell(request)
             return
         answers = [self.ledger.requests[each.request] for each in wanted.values()]
-        tables = await self._tables()
+        tables = await self._asking.tables()
         for answer in answers:
             if answer.refused:
                 await self._step(case, "escalated", f"rows cannot be put back: {answer.refused}")
@@ -190,7 +169,7 @@ class Recovery:
             shards = shard_of(np.array(answer.request.ids, np.uint64), tables[answer.request.table])
             if not set(shards.tolist()) <= answer.shards:
                 return  # not all versioners have answered
-        client = self._means.client()
+        client = self._asking.client
         for answer in answers:
             table = answer.request.table
             await wait_for_rows(client, table, tables[table], answer.ops, self._means.timeout)
@@ -205,18 +184,18 @@ class Recovery:
         step = case.last("quarantined")
         assert step is not None, "it was told"
         named = step.figures.get("producers")
-        client, ops = self._means.client(), {}
-        tables = await self._tables()
+        client, ops = self._asking.client, {}
+        tables = await self._asking.tables()
         for producer in sorted(named) if isinstance(named, dict) else ():
-            asked = await self._ask(case, f"quarantine {producer}", QUARANTINE, {"producer": producer})
+            asked = await self._asking.ask(case, f"quarantine {producer}", QUARANTINE, {"producer": producer})
             await client.wait_for_op(tables, asked, self._means.timeout)
             ops[producer] = asked.number
         await self._step(case, "shut_out", "their frames go to the dead letters from here on", {"ops": ops})
 
     async def _choose(self, wanted: Choose) -> None:
         case = wanted.case
-        found = await self._means.offload.run(functools.partial(self._targets))
-        target = deciding.choose(found, wanted)
+        found = await self._means.offload.run(self._asking.targets)
+        target = choose(found, wanted)
         if target is None:
             known = ", ".join(f"{each.version} at {each.op}" for each in found[:5]) or "none"
             why = (
@@ -227,7 +206,7 @@ class Recovery:
             await self._ask_for_person(case, why)
             return
         figures = {"version": target.version, "target": target.op, "passed": target.passed}
-        findings = await self._means.offload.run(functools.partial(self._check, target.version))
+        findings = await self._means.offload.run(functools.partial(self._asking.check, target.version))
         if findings:
             await self._step(case, "skipped", f"fsck of {target.version}: {findings}", figures)
             return
@@ -237,11 +216,13 @@ class Recovery:
     async def _prepare(self, case: Case) -> None:
         step = case.last("preparing")
         assert step is not None, "it was told"
-        client, version = self._means.client(), str(step.figures["version"])
-        shards = await self._tables()
-        manifest = await self._means.offload.run(functools.partial(self._store().manifest, version))
+        client, version = self._asking.client, str(step.figures["version"])
+        shards = await self._asking.tables()
+        manifest = await self._means.offload.run(
+            functools.partial(self._asking.client.repository.manifest, version)
+        )
         tables = {name: count for name, count in shards.items() if name in manifest.tables}
-        asked = await self._ask(case, f"prepare {step.number}", PREPARE, {"version": version})
+        asked = await self._asking.ask(case, f"prepare {step.number}", PREPARE, {"version": version})
         try:
             async with asyncio.timeout(self._means.timeout):
                 await client.wait_for_op(shards, asked, self._means.timeout)
@@ -257,10 +238,10 @@ class Recovery:
     async def _restore(self, case: Case) -> None:
         step = case.last("restoring")
         assert step is not None, "it was told"
-        client, figures = self._means.client(), step.figures
+        client, figures = self._asking.client, step.figures
         version, epochs = str(figures["version"]), figures["epochs"]
         assert isinstance(epochs, dict), "as it was told"
-        shards = await self._tables()
+        shards = await self._asking.tables()
         body = {
             "version": version,
             "prepare": figures["prepare"],
@@ -268,7 +249,7 @@ class Recovery:
             "mode": ROLLBACK,
             "alarm": case.alarm.alarm,
         }
-        asked = await self._ask(case, f"restore {step.number}", RESTORE, body)
+        asked = await self._asking.ask(case, f"restore {step.number}", RESTORE, body)
         await client.wait_for_op(shards, asked, self._means.timeout)
         try:
             await check_taken(client, {name: shards[name] for name in epochs}, asked)
@@ -277,64 +258,3 @@ class Recovery:
             return
         done = {"op": asked.number, "target": figures["target"], "passed": figures["passed"]}
         await self._end(case, RESTORED, "all shards stand at it", version, done)
-
-    # -- asking
-
-    async def _ask(self, case: Case, what: str, kind: str, body: Mapping[str, object]) -> Requested:
-        """Ask for an op of the group, once however often this is called; return the one that counts."""
-        request, catalogue, client = (
-            _name(case.alarm.alarm, what),
-            self._means.catalogue,
-            self._means.client(),
-        )
-        await catalogue.catch_up()
-        offset = catalogue.offset_of(request)
-        if offset is None:
-            op = Op(kind, client.group, 0, Origin(client.producer, 0, 0), body)
-            await client.operations.ask_op(op, request)
-            await catalogue.catch_up()
-            offset = catalogue.offset_of(request)
-        if offset is None:
-            raise InputError(
-                f"alarm {case.alarm.alarm}: {what} was asked for and is not in {topics.ops(client.group)}"
-            )
-        return Requested(op_number(offset), 0)
-
-    async def _tables(self) -> dict[str, int]:
-        await self._means.catalogue.catch_up()
-        return {name: born.spec.shards for name, born in self._means.catalogue.tables.items()}
-
-    # -- the store; blocking
-
-    def _store(self) -> Repository:
-        return self._means.client().repository
-
-    def _targets(self) -> list[Target]:
-        """Return the versions that the live tables go back to, newest first."""
-        repository = self._store()
-        tip = newest(repository)
-        if tip is None:
-            return []
-        return [_target(each) for each in ancestry(read_all(repository), tip.version)]
-
-    def _check(self, version: str) -> str:
-        findings = check_version(self._store(), self._store().manifest(version))
-        return "; ".join(f"{each.code} {each.object}: {each.message}" for each in findings[:3])
-
-
-def _target(manifest: Manifest) -> Target:
-    gate = manifest.verdict.get("gate")
-    judgements = gate.get("judgements") if isinstance(gate, Mapping) else None
-    passed = any(
-        isinstance(each, Mapping) and each.get("evaluator") == "drift" and each.get("status") == "passed"
-        for each in (judgements if isinstance(judgements, list | tuple) else ())
-    )
-    copy = bool(manifest.base) and manifest.base not in manifest.parents
-    return Target(manifest.version, manifest.op, passed, copy)
-
-
-def _name(alarm: int, what: str) -> bytes:
-    return uuid.uuid5(NAMESPACE, f"drift {alarm} {what}").bytes
-
-
-__all__ = ["LOOK_BACK", "Means", "Recovery"]

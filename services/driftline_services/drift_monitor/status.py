@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from driftline import topics
 from driftline.log import Log
 from driftline.metrics import (
     DRIFT_ALARMS,
@@ -24,7 +25,8 @@ from driftline.metrics import (
 from driftline_services.chassis.handler import TopicPartition
 from driftline_services.chassis.http import ShardHealth
 from driftline_services.chassis.service import follow_ends
-from driftline_services.drift_monitor.core import Monitor, shard_of_tp
+from driftline_services.drift_monitor.beginning import shard_of_tp
+from driftline_services.drift_monitor.core import Monitor
 from driftline_services.drift_monitor.recovery import Recovery
 
 
@@ -50,7 +52,7 @@ class Status:
         """Yield all metrics."""
         for table, found in sorted(self._monitor.tables.items()):
             for shard, follow in sorted(found.follows.items()):
-                end = self._ends.get(TopicPartition(f"{table}.updates", shard), follow.position)
+                end = self._ends.get(TopicPartition(topics.updates(table), shard), follow.position)
                 yield DRIFT_LAG.sample(lag(end, follow.position), table, shard)
             yield DRIFT_ROWS.sample(len(found.watch.rows), table)
             yield DRIFT_BYTES.sample(found.watch.nbytes, table)

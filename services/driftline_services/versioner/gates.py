@@ -126,17 +126,16 @@ class HttpGate:
         return Judgement(self.name, Status.NOT_EVALUATED, reason)
 
 
-def parse_gates(text: str, redact: Callable[[str], str], drift: Evaluator) -> tuple[Evaluator, ...]:
+def parse_gates(text: str, redact: Callable[[str], str], *named: Evaluator) -> tuple[Evaluator, ...]:
     """Return the evaluators that the setting `version_gates` names. Raises ConfigError.
 
-    `drift` is what `drift` stands for.
+    `named`: those that are called by their names alone.
     """
-    return tuple(_parse(each, redact, drift) for each in text.split())
+    known = {each.name: each for each in named}
+    return tuple(known.get(each) or _parse(each, redact) for each in text.split())
 
 
-def _parse(text: str, redact: Callable[[str], str], drift: Evaluator) -> Evaluator:
-    if text == drift.name:
-        return drift
+def _parse(text: str, redact: Callable[[str], str]) -> Evaluator:
     kind, _, rest = text.partition(":")
     if kind == "figure":
         figure, better, tolerance = rest.rsplit(":", 2)
