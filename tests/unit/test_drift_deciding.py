@@ -86,6 +86,7 @@ def restored(
     alarm: int, op: int, target: int, version: str = "V-R-1.0", clean: int = 0
 ) -> list[ControlEvent]:
     """A recovery that went back to a version."""
+    version = "V-R-1.0"
     figures = {"version": version, "target": target, "passed": True}
     return [
         replace(alarm_of(verdict(alarm, FULL, clean=clean or alarm - 1))),
@@ -128,7 +129,6 @@ def test_few_nodes_go_back_to_the_backup_before_the_onset() -> None:
     assert isinstance(step, Step)
     assert (step.step, step.figures["backup"]) == ("nodes", 4)
     events.append(told_by(step))
-    assert decide(ledger_of(events), AUTO) == CarryOut(ledger_of(events).open, "nodes") or True
     assert isinstance(decide(ledger_of(events), AUTO), CarryOut)
 
 

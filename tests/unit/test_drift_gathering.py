@@ -23,8 +23,8 @@ def states(*entries: tuple[int, int, int]) -> States:
     )  # fmt: skip
 
 
-def marker(kind: str, op: int, following: int, floor: int = 0, **body: object) -> Marker:
-    return Marker(kind, "t", 0, op, body, {"gen": 0, "next": following, "floor": floor, "time": 5}, {})
+def marker(what: str, op: int, following: int, floor: int = 0, **body: object) -> Marker:
+    return Marker(what, "t", 0, op, body, {"gen": 0, "next": following, "floor": floor, "time": 5}, {})
 
 
 entry = st.tuples(

@@ -87,9 +87,7 @@ class DriftWatch:
     def rollbacks(self) -> tuple[RolledBack, ...]:
         """The alarms that were dealt with, oldest first."""
         with self._lock:
-            ended = [
-                (each.alarm, each.ended) for each in self._ledger.cases.values() if each.ended is not None
-            ]
+            cases = [(each.alarm, each.ended) for each in self._ledger.cases.values()]
         return tuple(
             RolledBack(
                 alarm.alarm,

@@ -191,11 +191,7 @@ def _nodes(ledger: Ledger, case: Case, rules: Rules) -> Decision:
     step = case.last("nodes")
     if step is not None:
         return CarryOut(case, "nodes")
-    lately = [
-        each
-        for each in chain(ledger, case, rules.relapse_ticks)
-        if each.ended and each.ended.outcome == NODES
-    ]
+    lately = chain(ledger, case, rules.relapse_ticks, NODES)
     if len(lately) >= _OFTEN:
         return Step(case, "escalated", f"rows were put back {len(lately)} times lately, and deviate again")
     if not case.alarm.clean:
@@ -209,11 +205,7 @@ def _full(ledger: Ledger, case: Case, rules: Rules) -> Decision:
     last = case.last("quarantined", "shut_out", "preparing", "restoring", "skipped", "person")
     if last is not None and last.step in ("quarantined", "preparing", "restoring"):
         return CarryOut(case, last.step)
-    earlier = [
-        each
-        for each in chain(ledger, case, rules.relapse_ticks)
-        if each.ended and each.ended.outcome == RESTORED
-    ]
+    earlier = chain(ledger, case, rules.relapse_ticks, RESTORED)
     shut_out = case.last("shut_out") is not None
     if earlier and not shut_out:
         found = new_suspects(ledger, case, earlier)
