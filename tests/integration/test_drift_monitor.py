@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from driftline.control import DriftVerdict, RecoveryEnded, event_id
+from driftline.control import DriftVerdict, RecoveryEnded, RecoveryStep, event_id
 from tests.integration.deployment import LOCAL, Deployment, Floats, Ids, Worker, bits
 from tests.integration.drifting import DIM, World, many, monitored, nodes, spec_of
 from tests.integration.versioning import VersionerProcess
@@ -163,7 +163,7 @@ def test_the_whole_table_rotated_is_taken_back(scene: Scene) -> None:
 def test_poisoning_that_spans_versions_that_passed_goes_back_before_its_onset(scene: Scene) -> None:
     """It is slow: each tick looks healthy, and the e-detector needs several."""
     world, already = scene.world, len(scene.world.alarms())
-    clean, op, _ = world.version()
+    world.version()
 
     def drifting(ids: Ids, grads: Floats) -> Floats:
         return grads + np.float32(0.02)  # every row, one way
@@ -205,11 +205,8 @@ def test_a_producer_that_goes_on_poisoning_is_shut_out(scene: Scene) -> None:
         ended = scene.recovery()
         assert (ended.outcome, ended.version) == ("restored", version)
         last = world.alarms()[-1].alarm
-        steps = [
-            each.step
-            for each in world.events()
-            if getattr(each, "alarm", 0) == last and hasattr(each, "step")
-        ]
+        mine = [each for each in world.events() if isinstance(each, RecoveryStep) and each.alarm == last]
+        steps = [each.step for each in mine]
         assert steps == ["quarantined", "shut_out", "preparing", "restoring"]
         then = world.rows()
         world.push(many, table)
