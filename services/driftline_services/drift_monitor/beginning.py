@@ -108,6 +108,8 @@ class Beginning:
             found.judged_op = max(each.last_op for each in found.follows.values())
             _logger.info("%s goes on behind op %d", table, found.judged_op)
             return
+        ops = functools.partial(self._log.bounds, topics.ops(self._watching.group), 0)
+        found.watch.history = (await tasks.patiently("end of the ops log", ops)).end
         manifest = await tasks.patiently(
             "finding the newest version", functools.partial(self._offload.run, self._newest)
         )

@@ -56,6 +56,7 @@ def write(path: Path, watch: TableWatch, stands: dict[int, Stand]) -> None:
         "dims": watch.rows.dims,
         "share": watch.share,
         "begun": watch.begun,
+        "history": watch.history,
         "number": watch.ticks.number,
         "stands": {str(shard): [each.position, each.floor, each.last_op] for shard, each in stands.items()},
         "ops": list(watch.ticks.ops),
@@ -103,7 +104,7 @@ def enter(saved: Saved, watch: TableWatch, follows: dict[int, ShardFollow]) -> N
     """Have a table and its shards go on from a checkpoint. Raises InputError."""
     about, arrays = saved.about, saved.arrays
     state = load_state(arrays["judge"].tobytes())
-    watch.state, watch.frozen = state, state.calibration.frozen
+    watch.state, watch.history = state, int(str(about["history"]))
     watch.share, watch.begun = int(str(about["share"])), bool(about["begun"])
     watch.ticks.number = int(str(about["number"]))
     ops, per_row = about["ops"], about["per_row"]

@@ -110,6 +110,7 @@ class Monitor:
         follows = {shard: ShardFollow(table, shard, born.spec.dim) for shard in shards}
         found = Watched(watch, follows, saved_at=self._now())
         await self._beginning.stand(found, self._tasks)
+        await self._write(found)  # what comes from here on is judged, whatever ends this process
         self.tables[table] = found
         watch.freeze(self._frozen)
         for shard, follow in follows.items():
@@ -215,8 +216,11 @@ class Monitor:
 
     async def _save(self, found: Watched) -> None:
         due = max(_SAVE_EVERY, _SAVE_SHARE * found.save_took)
-        if found.arrived or self._now() - found.saved_at < due:
-            return
+        gathering = found.arrived or any(each.pending for each in found.follows.values())
+        if not gathering and self._now() - found.saved_at >= due:
+            await self._write(found)
+
+    async def _write(self, found: Watched) -> None:
         begun = self._now()
         stands = {
             shard: checkpoint.Stand(each.position, each.floor, each.last_op)

@@ -81,7 +81,8 @@ class TableWatch:
         self.ticks = Ticks()
         self.begun = False  # the graph has been made
         self.share = _WHOLE  # ids whose hash is below it are watched
-        self.frozen = False  # an alarm is open: nothing is learned
+        self.history = 0  # ticks up to this op were over when the watch began: told, not acted upon
+        self._frozen = False  # an alarm is open: nothing is learned
         self.judged = 0
 
     @property
@@ -103,7 +104,14 @@ class TableWatch:
         begun = self.ticks.ops[-1][1] if self.ticks.ops else 0
         self.ticks.number += 1
         self.ticks.ops.append((self.ticks.number, op))
+        known = self.state.calibration
+        if known.frozen != self._frozen:
+            self.state = replace(self.state, calibration=known.freeze() if self._frozen else known.thaw())
         verdict = self._judge(found, producers, whole=whole, complete=complete)
+        if op <= self.history and verdict.action is not Action.NONE:
+            why = _both(verdict, "it was over before this monitor began: nothing is undone")
+            evidence = replace(verdict.evidence, why=why)
+            verdict = replace(verdict, action=Action.NONE, evidence=evidence)
         self.judged += 1
         onset = self.ticks.op_of(verdict.onset)
         nodes = verdict.nodes[:NODES].tolist()
@@ -148,11 +156,8 @@ class TableWatch:
         self.graph = KnnGraph(self._graph_settings).adopt(self.rows.ids, self.rows.vectors, near)
 
     def freeze(self, on: bool) -> None:
-        """Learn nothing while an alarm is open, or learn again."""
-        if self.frozen != on:
-            known = self.state.calibration
-            self.state = replace(self.state, calibration=known.freeze() if on else known.thaw())
-            self.frozen = on
+        """Learn nothing while an alarm is open, or learn again; from the next tick on."""
+        self._frozen = on
 
     def close(self) -> None:
         """Wait for a rebuild under way."""
