@@ -59,7 +59,8 @@ def scene(deployment: Deployment) -> Iterator[Scene]:
 def test_an_operators_bulk_upsert_raises_no_alarm(scene: Scene) -> None:
     world = scene.world
     some = world.ids[: len(world.ids) // 2]
-    world.table.upsert(some, np.full((len(some), DIM), 40.0, np.float32))
+    rows = np.random.default_rng(9).normal(scale=3.0, size=(len(some), DIM)).astype(np.float32)
+    world.table.upsert(some, rows)
     assert world.verdict_on(world.tick()).action == "none"
     assert world.alarms() == []
     scene.heal()

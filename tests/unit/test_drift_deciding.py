@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from driftline.control import (
     Alarm,
     AlarmAnswered,
+    BackupsHeld,
     ControlEvent,
     DriftVerdict,
+    HeldBackup,
     RecoveryEnded,
     RecoveryStep,
     Told,
@@ -122,8 +124,20 @@ def test_of_two_monitors_that_disagree_the_stricter_holds() -> None:
         assert alarm_of(*order).instance == "me"
 
 
+def held(*ops: int) -> BackupsHeld:
+    return BackupsHeld("v", ops[-1], {"items": (0,)}, tuple(HeldBackup(op, op, 1, 1) for op in ops))
+
+
+def test_few_nodes_without_a_backup_take_the_group_back() -> None:
+    events: list[ControlEvent] = [held(5), verdict(5, NODES, nodes=(7, 9))]
+    events.append(told_by(decide(ledger_of(events), AUTO)))
+    step = decide(ledger_of(events), AUTO)
+    assert isinstance(step, Step)
+    assert step.step == "escalated"
+
+
 def test_few_nodes_go_back_to_the_backup_before_the_onset() -> None:
-    events: list[ControlEvent] = [verdict(4), verdict(5, NODES, nodes=(7, 9))]
+    events: list[ControlEvent] = [held(3, 4), verdict(4), verdict(5, NODES, nodes=(7, 9)), held(3, 4, 5)]
     events.append(told_by(decide(ledger_of(events), AUTO)))
     step = decide(ledger_of(events), AUTO)
     assert isinstance(step, Step)
@@ -133,7 +147,7 @@ def test_few_nodes_go_back_to_the_backup_before_the_onset() -> None:
 
 
 def test_a_stricter_verdict_meanwhile_takes_the_group_back() -> None:
-    events: list[ControlEvent] = [verdict(5, NODES, nodes=(7,))]
+    events: list[ControlEvent] = [held(4), verdict(5, NODES, nodes=(7,))]
     events.append(told_by(decide(ledger_of(events), AUTO)))
     events.append(told_by(decide(ledger_of(events), AUTO)))
     events.append(verdict(6, FULL))

@@ -65,6 +65,16 @@ def test_what_was_put_is_not_judged() -> None:
     assert judged(one, op + 1, world.tick(1.0, by_gradient=False))[1] == "none"
 
 
+def test_rows_whose_neighbours_were_put_elsewhere_are_not_judged_by_that() -> None:
+    world, one = World(), watch()
+    op = calibrated(world, one)
+    found = world.tick()
+    put = np.arange(len(world.ids)) % 2 == 0
+    world.rows[put] = world.rng.normal(scale=3.0, size=(int(put.sum()), DIM))
+    found = Gathered(found.ids, world.rows.copy(), found.dead, ~put)
+    assert judged(one, op + 1, found)[1] == "none"
+
+
 def test_a_tick_with_more_updates_per_row_is_no_worse() -> None:
     world, one = World(), watch()
     op = calibrated(world, one)

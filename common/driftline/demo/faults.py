@@ -20,6 +20,9 @@ MILD_AT, BAD_AT = 0.6, 0.8
 """Shares of the run at which the faults are planted: behind the version at 6/8, where the second one."""
 
 MILD_ROWS = 5
+MILD_PUSHES = 12
+"""One push does not go far, however hard: adagrad's step is at most its rate times the root of dims."""
+BAD_PUSHES = 3  # of the broken worker, to one of the honest one
 CLUSTER_ROWS = 64
 FACTOR = 50.0
 BAD_SECONDS = 2.0
@@ -73,12 +76,12 @@ class Faults:
             return
         self.planted.append("mild")
         rng = np.random.default_rng(self.seed)
-        ids = rng.choice(np.unique(self.last[0]), MILD_ROWS, replace=False)
+        ids = np.sort(rng.choice(np.unique(self.last[0]), MILD_ROWS, replace=False))
         with self._client() as worker:
             table = worker.table(self.items)
-            read = table.get(ids).read
             grads = rng.normal(size=(len(ids), self.dims)).astype(np.float32) * np.float32(FACTOR)
-            table.push(ids, grads, read=read)
+            for _ in range(MILD_PUSHES):
+                table.push(ids, grads, read=table.get(ids).read)
         self.show(f"PLANTED: {MILD_ROWS} rows of {self.items} are pushed astray by a worker")
 
     def _begin_backwards(self) -> None:
@@ -112,17 +115,20 @@ class Faults:
             self.show("the broken worker has ended" + (", told of the rollback" if self._told else ""))
             self.close()
             return
-        table = worker.table(self.items)
-        rows = table.get(np.sort(cluster))
+        for _ in range(BAD_PUSHES):
+            self._push_once(worker.table(self.items), np.sort(cluster))
+
+    def _push_once(self, table: driftline.Table, cluster: Ids) -> None:
+        rows = table.get(cluster)
         if self._told:
             return
         grads = FACTOR * rows.vectors / np.maximum(np.linalg.norm(rows.vectors, axis=1, keepdims=True), 1e-12)
         if self.last is not None:  # what the honest trainer sends, turned round
             ids, sent = self.last
             mine = np.isin(ids, cluster)
-            place = np.searchsorted(np.sort(cluster), ids[mine])
+            place = np.searchsorted(cluster, ids[mine])
             grads[place] = -FACTOR * sent[mine]
-        table.push(np.sort(cluster), grads.astype(np.float32), read=rows.read)
+        table.push(cluster, grads.astype(np.float32), read=rows.read)
 
     def _client(self) -> driftline.Client:
         endpoints = self.endpoints

@@ -194,11 +194,21 @@ def _nodes(ledger: Ledger, case: Case, rules: Rules) -> Decision:
     lately = chain(ledger, case, rules.relapse_ticks, NODES)
     if len(lately) >= _OFTEN:
         return Step(case, "escalated", f"rows were put back {len(lately)} times lately, and deviate again")
-    if not case.alarm.clean:
-        return Step(case, "escalated", "no barrier before the onset is known, so no backup either")
-    requests = {table: list(nodes) for table, nodes in case.alarm.nodes.items() if nodes}
-    figures = {"backup": case.alarm.clean, "rows": {name: len(ids) for name, ids in requests.items()}}
-    return Step(case, "nodes", f"{_count(requests)} rows go back to backup {case.alarm.clean}", figures)
+    wanted = {table: nodes for table, nodes in case.alarm.nodes.items() if nodes}
+    backup = _backup(ledger, case, tuple(wanted))
+    if backup is None:
+        return Step(case, "escalated", f"no backup in memory is as old as op {case.alarm.clean}")
+    figures = {"backup": backup, "rows": {table: len(nodes) for table, nodes in wanted.items()}}
+    count = sum(map(len, wanted.values()))
+    return Step(case, "nodes", f"{count} rows go back to backup {backup}", figures)
+
+
+def _backup(ledger: Ledger, case: Case, tables: tuple[str, ...]) -> int | None:
+    """Return the newest backup in memory that all these tables are in and that is not newer than clean."""
+    of = {each.table: each.of for scopes in ledger.verdicts.values() for each in scopes.values()}
+    held = [set(ledger.backups(table, of.get(table, 1))) for table in tables]
+    known = set.intersection(*held) if held else set()
+    return max((op for op in known if op <= case.alarm.clean), default=None)
 
 
 def _full(ledger: Ledger, case: Case, rules: Rules) -> Decision:
@@ -236,7 +246,3 @@ def _approved_since(case: Case) -> bool:
     asked = case.last("person")
     approved = case.last("approved")
     return asked is not None and approved is not None and approved.number > asked.number
-
-
-def _count(requests: Mapping[str, list[int]]) -> int:
-    return sum(len(ids) for ids in requests.values())

@@ -149,7 +149,9 @@ class Recovery:
 
     async def _nodes(self, case: Case) -> None:
         """Have the versioners put the alarm's rows back, and see what came of it."""
-        alarm, backup = case.alarm, case.alarm.clean
+        alarm, step = case.alarm, case.last("nodes")
+        assert step is not None, "it was told"
+        backup = int(str(step.figures["backup"]))
         wanted = {
             table: RollbackRequested(request_of(alarm.alarm, f"nodes {table}").hex(), table, nodes, backup)
             for table, nodes in alarm.nodes.items()

@@ -181,8 +181,10 @@ class TableWatch:
                 self._make_graph()
             return self._unjudged("the graph has just been made")
         new = ~self.rows.known(ids)
-        cause = np.where(moved, MOVED, PUT).astype(np.uint8)
-        tick = self.graph.update(ids, vectors, removed=removed, cause=cause)
+        if len(removed) or not moved.all():
+            # First, and apart: a neighbour that was put elsewhere, or deleted, is not what training did.
+            self.graph.update(ids[~moved], vectors[~moved], removed=removed, cause=PUT)
+        tick = self.graph.update(ids[moved], vectors[moved], cause=MOVED)
         old, updates = self.rows.take(tick.ids)
         self.rows.put(ids, vectors, moved & ~new)
         now, _ = self.rows.take(tick.ids)
