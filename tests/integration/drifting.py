@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline import Client, Table, TableSpec
-from driftline.control import Alarm, ControlEvent, DriftVerdict, RecoveryEnded, RecoveryStep
+from driftline.control import (
+    Alarm,
+    ControlEvent,
+    DriftVerdict,
+    RecoveryEnded,
+    RecoveryStep,
+    RollbackDone,
+    RollbackRefused,
+)
 from driftline.errors import UnknownTopicError
 from tests.integration.deployment import Deployment, Floats, Ids
 from tests.integration.versioning import VersionerProcess, events_of
@@ -137,7 +145,8 @@ class World:
 
     def told(self) -> list[ControlEvent]:
         """Return what was told besides verdicts."""
-        return [each for each in self.events() if not isinstance(each, DriftVerdict)][-12:]
+        drift = (Alarm, RecoveryStep, RecoveryEnded, RollbackDone, RollbackRefused)
+        return [each for each in self.events() if isinstance(each, drift)]
 
     def rows(self) -> Floats:
         return self.table.get(self.ids).vectors

@@ -73,6 +73,7 @@ def test_rows_whose_neighbours_were_put_elsewhere_are_not_judged_by_that() -> No
     world.rows[put] = world.rng.normal(scale=3.0, size=(int(put.sum()), DIM))
     found = Gathered(found.ids, world.rows.copy(), found.dead, ~put)
     assert judged(one, op + 1, found)[1] == "none"
+    assert judged(one, op + 2, world.tick())[0] == "calibrating"  # it is another table now
 
 
 def test_a_tick_with_more_updates_per_row_is_no_worse() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class Faults:
     seed: int
     judges: Callable[[], bool]
     show: Callable[[str], None]
+    data_dir: Path  # of the deployment, where its versions are
     now: clock.Clock = clock.monotonic
     last: tuple[Ids, Floats] | None = None  # what the honest trainer pushed last
     planted: list[str] = field(default_factory=list)
@@ -139,6 +141,7 @@ class Faults:
                 endpoints.group,
                 endpoints.key,
                 security=endpoints.security,
+                data_dir=self.data_dir,
             )
         )
 

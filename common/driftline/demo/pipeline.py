@@ -140,7 +140,14 @@ def run_demo(demo: Demo) -> int:
         items_name = demo_spec("items", settings.items(), endpoints, demo.shards).name
         with ProgressView(console) as view, DriftWatch(endpoints, show) as drift:
             faults = Faults(
-                endpoints, items_name, demo.dims, steps, demo.seed, lambda: drift.judges(_TABLES), show
+                endpoints,
+                items_name,
+                demo.dims,
+                steps,
+                demo.seed,
+                lambda: drift.judges(_TABLES),
+                show,
+                deployment.data_dir,
             )
             items.on_push = faults.pushed
 

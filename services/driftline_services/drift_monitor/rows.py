@@ -49,7 +49,7 @@ class WatchedRows:
 
     def known(self, ids: Ids) -> NDArray[np.bool_]:
         """Return which of `ids` have a row."""
-        return self._slots.find(ids) != ABSENT
+        return np.asarray(self._slots.find(ids) != ABSENT, np.bool_)
 
     def take(self, ids: Ids) -> tuple[Floats, NDArray[np.int64]]:
         """Return rows (n, d) and counts (n,); zeros for an id without a row."""

@@ -37,6 +37,7 @@ from driftline_services.drift_monitor.rows import Floats, Ids, WatchedRows
 
 _TICKS = 4_096  # whose ops are remembered: an onset further back is not told
 _USUAL = 101  # ticks by which the usual number of updates per row is known
+_BULK = 0.1  # of the rows put at once, by whom it may be, behind which calibration begins anew
 _WHOLE = 1 << 32
 
 
@@ -205,6 +206,8 @@ class TableWatch:
             verdict = replace(verdict, evidence=replace(verdict.evidence, why=_both(verdict, tick.note)))
         if len(self.rows) > self._limit:
             self._thin()
+        if int(np.count_nonzero(~moved & ~new)) > _BULK * len(self.rows):
+            self.state = accepted(self.state)  # what it has learned is of a table that is no more
         return verdict
 
     def _rate(self, producers: Mapping[str, Figures], moved: int, *, whole: bool) -> float | None:
