@@ -5,7 +5,7 @@ Invariant: ticks are driven by the test, one barrier each; nothing here waits fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -143,7 +143,7 @@ class World:
     def alarms(self) -> list[Alarm]:
         return [each for each in self.events() if isinstance(each, Alarm)]
 
-    def told(self) -> list[ControlEvent]:
+    def told(self) -> Sequence[ControlEvent]:
         """Return what was told besides verdicts."""
         drift = (Alarm, RecoveryStep, RecoveryEnded, RollbackDone, RollbackRefused)
         return [each for each in self.events() if isinstance(each, drift)]

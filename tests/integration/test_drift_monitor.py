@@ -32,6 +32,15 @@ class Scene:
         self.world, self.worker, self.versioner, self.monitor = world, worker, versioner, monitor
         self.recovered = 0
 
+    def kill(self, who: str) -> None:
+        """Kill a service with SIGKILL and start it again."""
+        if who == "aggregator":
+            self.worker.restart()
+            return
+        killed = self.monitor if who == "monitor" else self.versioner
+        killed.kill()
+        killed.start()
+
     def recovery(self) -> RecoveryEnded:
         """Wait for the next recovery to end."""
         self.recovered += 1
@@ -117,9 +126,7 @@ def test_a_recovery_in_which_somebody_is_killed_is_carried_out_once(
         return moment == "alarm" or any(getattr(each, "step", "") == moment for each in told)
 
     until(reached, f"the {moment}", seconds=60)
-    killed = {"monitor": scene.monitor, "versioner": scene.versioner, "aggregator": scene.worker}[who]
-    killed.kill()
-    killed.start()
+    scene.kill(who)
     ended = scene.recovery()
     assert (ended.outcome, ended.version) == ("restored", version)
     assert np.array_equal(bits(world.rows()), bits(then))

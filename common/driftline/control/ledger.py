@@ -6,8 +6,9 @@ twice changes nothing. It is all that a recovery goes on from: whoever leads nex
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from driftline.control import (
     Alarm,
@@ -29,6 +30,8 @@ _CASES = 256
 NONE, FULL = "none", "full_rollback"
 RESTORED, NODES = "restored", "nodes_restored"
 Scope = tuple[str, tuple[int, ...]]
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 @dataclass(slots=True)
@@ -189,7 +192,6 @@ def _enter_in(case: Case, event: AlarmAnswered | RecoveryStep | PersonNeeded | R
             case.ended = case.ended or event
 
 
-def _trim(entries: dict[int, object] | dict[str, object] | Mapping[int, object], limit: int) -> None:
-    assert isinstance(entries, dict)
+def _trim(entries: dict[_Key, _Value], limit: int) -> None:
     while len(entries) > limit:
         del entries[next(iter(entries))]

@@ -183,8 +183,16 @@ def _newest(pending: list[States]) -> States:
 
 
 def _some(states: States, which: NDArray[np.bool_]) -> States:
-    columns = (states.ids, states.ordinals, states.lsn, states.rows, states.state, states.flags)
-    return States(states.table, states.shard, *(column[which] for column in columns))
+    return States(
+        states.table,
+        states.shard,
+        states.ids[which],
+        states.ordinals[which],
+        states.lsn[which],
+        states.rows[which],
+        states.state[which],
+        states.flags[which],
+    )
 
 
 def _own(position: Mapping[str, object]) -> int:

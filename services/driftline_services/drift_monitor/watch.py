@@ -24,6 +24,7 @@ from driftline.drift import (
     JudgeState,
     Observation,
     Verdict,
+    accepted,
     judge,
     observe,
     rolled_back,
