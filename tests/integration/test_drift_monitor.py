@@ -81,9 +81,9 @@ def test_few_nodes_go_back_to_the_backup_before_their_tick(scene: Scene) -> None
     bad = world.tick(nodes(*which))
     ended = scene.recovery()
     verdict = world.verdict_on(bad)
-    assert (ended.outcome, verdict.rule, verdict.action) == ("nodes_restored", "conformal", "node_rollback")
-    assert set(verdict.nodes) >= set(which)
-    back = np.isin(world.ids, np.array(verdict.nodes, np.uint64))
+    assert (ended.outcome, verdict.rule, verdict.action) == ("nodes_restored", "thresholds", "node_rollback")
+    assert set(verdict.nodes) == set(which)
+    back = np.isin(world.ids, np.array(which, np.uint64))
     assert np.array_equal(bits(world.rows()[back]), bits(then[back]))
     scene.heal()
 
