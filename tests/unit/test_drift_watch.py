@@ -122,3 +122,12 @@ def test_an_incomplete_tick_is_not_judged() -> None:
     op = calibrated(world, one)
     verdict = one.tick(op + 1, 0, world.tick(1.0), {}, whole=False, complete=False)
     assert (verdict.standing, verdict.action) == ("incomplete", "none")
+
+
+@pytest.mark.parametrize(("dims", "neighbours"), [(8, 10), (32, 20)])
+def test_a_row_takes_the_memory_that_the_page_says(dims: int, neighbours: int) -> None:
+    graph = GraphSettings(metric=Metric.L2, neighbours=neighbours)
+    one = TableWatch(SCOPE, dims, graph, SETTINGS, 10_000)
+    rows = np.random.default_rng(0).normal(size=(500, dims)).astype(np.float32)
+    one.stand_on(np.arange(500, dtype=np.uint64), rows)
+    assert one.nbytes == 500 * (8 * dims + 16 * neighbours + 61)
