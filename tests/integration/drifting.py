@@ -33,7 +33,7 @@ SETTINGS = {
     "DRIFTLINE_DRIFT_SETTLE_TICKS": "2",
     "DRIFTLINE_DRIFT_COOL_TICKS": "3",
     "DRIFTLINE_DRIFT_METRIC": "l2",
-    "DRIFTLINE_DRIFT_THRESHOLDS": "relative_offset=1",  # a healthy step is .06 of the way to a neighbour
+    "DRIFTLINE_DRIFT_THRESHOLDS": "relative_offset=0.4",  # a healthy step is .06 of the way to a neighbour
     "DRIFTLINE_BACKUP_EVERY_S": "3600",
 }
 CALIBRATION = 36  # ticks behind which the settings above judge ticks and nodes
