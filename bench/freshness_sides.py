@@ -41,8 +41,8 @@ def probes(shards: int, steps: int) -> NDArray[np.uint64]:
 def push(
     log_url: str, redis_url: str, name: str, work: dict[str, Any], rate: float, begin: float, **rest: Any
 ) -> list[float]:
-    """Push gradients with driftline's client; return when each step was."""
-    return asyncio.run(_push(log_url, redis_url, name, Workload(**work), rate, begin, **rest))
+    """Push gradients with driftline's client; return when each step was due."""
+    return asyncio.run(_push(log_url, redis_url, name, Workload(**work), begin, **rest))
 
 
 async def _push(
@@ -50,7 +50,6 @@ async def _push(
     redis_url: str,
     name: str,
     work: Workload,
-    rate: float,
     begin: float,
     seconds: float,
     steps: int | None = None,
@@ -61,9 +60,9 @@ async def _push(
     sent: list[float] = []
     async with AsyncClient(options) as client:
         table = await client.table(name)
-        async for step in _paced(work, rate, begin, seconds, steps):
+        async for step, due in _paced(begin, seconds, steps):
             ids, grads = source[step % SOURCE]
-            sent.append(time.monotonic())
+            sent.append(due)
             await table.push(np.concatenate((ids, probe[step])), np.concatenate((grads, extra)))
     return sent
 
@@ -71,21 +70,21 @@ async def _push(
 def send_values(
     log_url: str, redis_url: str, name: str, work: dict[str, Any], rate: float, begin: float, **rest: Any
 ) -> list[float]:
-    """Send row values as HPS's trainer does; return when each step was."""
-    return asyncio.run(_send_values(log_url, name, Workload(**work), rate, begin, **rest))
+    """Send row values as HPS's trainer does; return when each step was due."""
+    return asyncio.run(_send_values(log_url, name, Workload(**work), begin, **rest))
 
 
 async def _send_values(
-    log_url: str, name: str, work: Workload, rate: float, begin: float, seconds: float, steps: int
+    log_url: str, name: str, work: Workload, begin: float, seconds: float, steps: int
 ) -> list[float]:
     source, probe = [np.unique(ids) for ids in work.id_steps(SOURCE)], probes(work.shards, steps)
     values = np.ones((work.lookups + work.shards, work.dim), np.float32)
     sent: list[float] = []
     async with open_log(log_url) as log:
         publisher = Publisher(log, IN_FLIGHT)
-        async for step in _paced(work, rate, begin, seconds, steps):
+        async for step, due in _paced(begin, seconds, steps):
             ids = np.concatenate((source[step % SOURCE], probe[step]))
-            sent.append(time.monotonic())
+            sent.append(due)
             home = shard_of(ids, work.shards)
             parts = [ids[home == shard] for shard in range(work.shards)]
             messages = [
@@ -98,22 +97,23 @@ async def _send_values(
     return sent
 
 
-async def _paced(
-    work: Workload, rate: float, begin: float, seconds: float, steps: int | None
-) -> AsyncIterator[int]:
-    """Yield steps at their times; late ones at once, so that a slow side does not slow the load down."""
+async def _paced(begin: float, seconds: float, steps: int | None) -> AsyncIterator[tuple[int, float]]:
+    """Yield steps and when each was due; late ones at once, so that a slow side does not slow the load down.
+
+    Delays count from when a step was due: a side that pushes late is not the fresher for it.
+    """
     await asyncio.sleep(max(0.0, begin - time.monotonic()))
     if steps is None:
         step = 0
         while time.monotonic() < begin + seconds:
-            yield step
+            yield step, time.monotonic()
             step += 1
             await asyncio.sleep(0)
         return
     for step in range(steps):
-        wait = begin + step * seconds / steps - time.monotonic()
-        await asyncio.sleep(max(0.0, wait))
-        yield step
+        due = begin + step * seconds / steps
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        yield step, due
 
 
 def watch(

@@ -1,7 +1,7 @@
 """Fixtures and rules for all tests: real servers, and no silent skips.
 
 Invariant: a test that needs a server runs against a real one or fails. It is
-skipped only where a person has said so: DRIFTLINE_TESTS_WITHOUT=kafka,redis,s3,
+skipped only where a person has said so: DRIFTLINE_TESTS_WITHOUT=kafka,redis,s3,chromium,
 which CI does not accept.
 """
 
@@ -28,6 +28,7 @@ _NEEDS: Mapping[str, str] = {
     "redis_url": "redis",
     "redis_factory": "redis",
     "s3": "s3",
+    "browser": "chromium",
 }
 _WITHOUT = pytest.StashKey[frozenset[str]]()
 os.environ.setdefault("DRIFTLINE_TOOLS", str(servers.ROOT / ".cache"))
@@ -38,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = without - set(_NEEDS.values())
     if unknown:
         raise pytest.UsageError(
-            f"DRIFTLINE_TESTS_WITHOUT names {sorted(unknown)}: known are kafka, redis, s3"
+            f"DRIFTLINE_TESTS_WITHOUT names {sorted(unknown)}: known are kafka, redis, s3, chromium"
         )
     if without and os.environ.get("CI") == "true":
         raise pytest.UsageError("DRIFTLINE_TESTS_WITHOUT is set: CI runs every test")

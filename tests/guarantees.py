@@ -344,7 +344,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
     ),
     Guarantee(
         "Redis comes back empty and the log no longer begins at offset 0",
-        "The shards stop and name the newest version. Begun from it, they are the same to the bit if the log holds everything behind it; else what is lost is said and asked, and the next version is of what is live.",
+        "The shards stop and name the newest version. Begun from it, they are the same to the bit if the log holds everything behind it; else what is lost is said and asked, the next version is of what is live, and an audit begins there.",
         (
             Shown(
                 "tests/integration/test_relog_from.py::test_a_version_and_the_log_behind_it_give_the_run_without_loss"
@@ -556,13 +556,44 @@ GUARANTEES: tuple[Guarantee, ...] = (
     ),
     Guarantee(
         "a versioner is killed in the middle of rolling rows back to a backup",
-        "Its successor has the backups again and finishes; the rows are those of the backup, to the bit.",
+        "Its successor has the backups again and finishes; the rows are those of the backup, to the bit, and each is set once, also where others share the shards then.",
         (
+            Shown(
+                "tests/integration/test_versioner_restore_kills.py::test_a_node_rollback_counts_once_though_others_share_the_shards_of_who_died"
+            ),
+            Shown(
+                "tests/unit/test_node_rollback.py::test_instances_ask_for_the_same_ops_however_they_share_the_shards",
+                "the cut, unit",
+            ),
             Shown(
                 "tests/integration/test_versioner_crashes.py::test_a_node_rollback_whose_versioner_is_killed_is_finished_by_the_next"
             ),
             Shown(
                 "tests/integration/test_versioner_faults.py::test_backups_are_there_again_after_the_versioner_was_killed"
+            ),
+        ),
+    ),
+    Guarantee(
+        "a versioner is killed at any step of a prepare or restore",
+        "The roll-back becomes one version, with the rows of the one named; the line goes on from it.",
+        (
+            Shown(
+                "tests/integration/test_versioner_restore_kills.py::test_a_restore_becomes_one_version_whatever_step_the_versioner_is_killed_at"
+            ),
+        ),
+    ),
+    Guarantee(
+        "an aggregator is killed at any step of a barrier, a prepare, a restore or a node roll-back",
+        "The operation is carried out once: the version is what the log says, the rows are those of the version or of the backup.",
+        (
+            Shown(
+                "tests/integration/test_op_kills.py::test_in_a_barrier_and_the_version_is_what_the_log_says"
+            ),
+            Shown(
+                "tests/integration/test_op_kills.py::test_in_a_restore_and_the_rows_are_those_of_the_version"
+            ),
+            Shown(
+                "tests/integration/test_op_kills.py::test_in_a_node_rollback_and_the_rows_are_those_of_the_backup_once"
             ),
         ),
     ),

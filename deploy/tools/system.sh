@@ -50,6 +50,7 @@ headers_there || missing+=(python3-dev)
 go_runs || missing+=(golang-go)
 have mvn || missing+=(maven)
 have redis-server || missing+=(redis-server)
+{ have chromium || have chromium-browser || have google-chrome; } || missing+=(chromium) # looks at `driftline report`
 have redis-cli || missing+=(redis-tools) # what `driftline where` prints is for it
 compiler_runs || missing+=(build-essential)
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -39,6 +39,7 @@ from driftline.versions.opening import open_group
 from driftline.versions.source import StoredVersions
 
 LOCAL, KAFKA = "local", "kafka"
+AGGREGATOR = "driftline_services.aggregator"
 _numbers = itertools.count()
 
 Ids = NDArray[np.uint64]
@@ -129,9 +130,11 @@ class Deployment:
         )
 
     @contextmanager
-    def worker(self, name: str = "worker", *, instance_id: str | None = None) -> Iterator[Worker]:
+    def worker(
+        self, name: str = "worker", *, instance_id: str | None = None, module: str = AGGREGATOR
+    ) -> Iterator[Worker]:
         """Run an aggregator while inside."""
-        worker = Worker(self, name, instance_id)
+        worker = Worker(self, name, instance_id, module)
         worker.start()
         try:
             yield worker
@@ -241,15 +244,17 @@ class Deployment:
 class Worker:
     """An aggregator process: killed, frozen, started again."""
 
-    def __init__(self, deployment: Deployment, name: str, instance_id: str | None) -> None:
-        self._directory = deployment.directory / name
+    def __init__(
+        self, deployment: Deployment, name: str, instance_id: str | None, module: str = AGGREGATOR
+    ) -> None:
+        self._directory, self._module = deployment.directory / name, module
         self._environment = deployment.environment() | {"DRIFTLINE_DATA_DIR": str(self._directory)}
         if instance_id is not None:
             self._environment["DRIFTLINE_INSTANCE_ID"] = instance_id
         self._child: Child | None = None
 
     def start(self) -> None:
-        arguments = [sys.executable, "-m", "driftline_services.aggregator"]
+        arguments = [sys.executable, "-m", self._module]
         self._child = spawn("aggregator", Command(arguments, self._environment), self._directory)
 
     @property
@@ -261,6 +266,13 @@ class Worker:
     def log(self) -> str:
         """What all processes of this name have written."""
         return (self._directory / "server.log").read_text()
+
+    @property
+    def died(self) -> bool:
+        """Whether it was killed by SIGKILL. Raises AssertionError where it ended in another way."""
+        status = self.process.exit_status
+        assert status in (None, -signal.SIGKILL), f"it ended with {status}: {self.log[-2000:]}"
+        return status is not None
 
     def kill(self) -> None:
         """SIGKILL, and start nothing."""

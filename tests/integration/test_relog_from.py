@@ -17,7 +17,7 @@ from driftline.log import open_log
 from driftline.log.local import LocalLog
 from driftline.rows.layout import ShardKeys
 from driftline.servers import RedisServer
-from driftline.versions import Manifest
+from driftline.versions import Manifest, fsck
 from tests.integration.commands import driftline as command
 from tests.integration.deployment import LOCAL, Deployment, Ids, pushed
 from tests.integration.versioning import VersionerProcess, stored_rows
@@ -37,6 +37,7 @@ class Scene:
 
     deployment: Deployment
     spec: TableSpec
+    older: Manifest
     version: Manifest
     before: Image  # as Redis held it before it was lost
     cut_at: list[int]  # offsets at which the version was cut, by shard
@@ -120,7 +121,9 @@ def scene(own_deployment: Deployment, redis_factory: Callable[[], RedisServer]) 
     spec = deployment.spec(optimizer=ADAM)
     with deployment.worker(), deployment.client() as client:
         client.create_table(spec)
-        train(deployment, spec, 10, 1)
+        train(deployment, spec, 5, 1)
+        older = cut_version(deployment, client, [spec])
+        train(deployment, spec, 5, 6)
         version = cut_version(deployment, client, [spec])
         train(deployment, spec, 10, 2)
         wait_until_applied(deployment, spec)
@@ -129,7 +132,7 @@ def scene(own_deployment: Deployment, redis_factory: Callable[[], RedisServer]) 
     parts = version.tables[spec.name].parts
     cut_at = [part.place.number("next") for part in parts]
     ends = [deployment.end(spec, shard) for shard in range(spec.shards)]
-    return Scene(deployment, spec, version, before, cut_at, ends)
+    return Scene(deployment, spec, older, version, before, cut_at, ends)
 
 
 def test_a_version_and_the_log_behind_it_give_the_run_without_loss(scene: Scene) -> None:
@@ -181,16 +184,23 @@ def test_records_that_are_lost_are_named_asked_for_and_given_up(scene: Scene) ->
         with deployment.client() as client:
             pushed(client.table(spec.name), IDS)
     assert [deployment.position(spec, shard)[b"gen"] for shard in range(2)] == [b"2", b"1"]
+    audit = deployment.audit(spec)
+    assert audit.ok, [(shard.reason, shard.differences) for shard in audit.shards]
+    begun = (
+        f"version {scene.version.version}, offset {scene.cut_at[0] + 4} of generation 2, where a relog put it"
+    )
+    assert [shard.start for shard in audit.shards] == [begun, None]
     again = relog(deployment, spec, "--from", "latest", "--yes")
     assert again[0] != 0
     assert "continues every shard" in again[1]
 
 
 def test_the_next_version_holds_what_redis_holds(scene: Scene) -> None:
+    """Begun from a version that is not the newest: the line goes on, its shards on older rows."""
     deployment, spec = scene.deployment, scene.spec
     for shard in range(spec.shards):
         scene.expire(shard, scene.ends[shard] - 2)
-    scene.relog("--from", "latest", "--yes")
+    scene.relog("--from", scene.older.version, "--yes")
     with (
         deployment.worker("again"),
         VersionerProcess(deployment, "versioner", {}) as versioner,
@@ -200,14 +210,20 @@ def test_the_next_version_holds_what_redis_holds(scene: Scene) -> None:
         train(deployment, spec, 2, 5)
         cut = client.snapshot()
         made = client.version_of(cut, timeout=60)
+        then = image(deployment, spec)
+        train(deployment, spec, 2, 7)
+        wait_until_applied(deployment, spec)
         assert versioner.process.alive, versioner.log
     repository = deployment.repository
+    assert made.parents == (scene.version.version,)
+    assert [
+        each for each in fsck(repository) if made.version in each.object
+    ] == []  # the older are the test's
+    audit = deployment.audit(spec)
+    assert audit.ok, [(shard.reason, shard.differences) for shard in audit.shards]
+    assert all(f"version {made.version}, " in str(shard.start) for shard in audit.shards)
     rows = stored_rows(repository, repository.manifest(made.version), spec.name)
-    live = {
-        int.from_bytes(row, "little"): value
-        for values, _, _ in image(deployment, spec)
-        for row, value in values.items()
-    }
+    live = {int.from_bytes(row, "little"): value for values, _, _ in then for row, value in values.items()}
     assert rows.keys() == live.keys()
     for row, (vector, _, at, ordinal) in rows.items():
         assert live[row] == vector + at.to_bytes(8, "little") + ordinal.to_bytes(4, "little")

@@ -21,14 +21,15 @@ from driftline.ops.window import RequestWindow
 from driftline.rows import resp, staging
 from driftline.rows.layout import RowLayout
 from driftline.rows.shard_store import ShardStore
-from driftline.rows.staging import Swap
+from driftline.rows.staging import Staged, Swap
 from driftline.shard import acceptance, machine
 from driftline.shard.cache import CLEAN, RowBlock, RowCache
 from driftline.shard.machine import Delta, Shard
 from driftline.shard.plan import PendingOp
-from driftline.shard.restore import VersionRows
+from driftline.shard.restore import Preparation, VersionRows
 from driftline.shard.waves import waves
 from driftline_services.aggregator import appending, republishing, restoring, router, runner
+from driftline_services.aggregator.restoring import Restoring
 from driftline_services.aggregator.runner import ShardRunner
 from driftline_services.aggregator.updates import Updates
 
@@ -296,6 +297,16 @@ def a_copy_swapped_in_that_is_not_whole(patch: Patch) -> None:
     patch.setattr(ShardStore, "swap", swap)
 
 
+def a_restore_that_takes_whatever_was_prepared(patch: Patch) -> None:
+    """The copy that lies beside the rows is swapped in, whichever version the restore names."""
+    real = Restoring.staged
+
+    async def staged(self: Restoring, store: ShardStore, layout: RowLayout, wanted: Preparation) -> Staged:
+        return await real(self, store, layout, self.wanted or wanted)
+
+    patch.setattr(Restoring, "staged", staged)
+
+
 def a_restore_marked_behind_its_commit(patch: Patch) -> None:
     async def mark(self: Updates, marker: Marker) -> None:
         if marker.kind != "restore":
@@ -332,6 +343,7 @@ MUTATIONS: dict[Callable[[Patch], None], frozenset[str]] = {
     a_floor_that_is_not_raised: frozenset({"position", "marker"}),
     ordinals_that_go_back_with_a_restore: frozenset({"position", "marker", "rows"}),
     a_copy_swapped_in_that_is_not_whole: frozenset({"rows", "rest"}),
+    a_restore_that_takes_whatever_was_prepared: frozenset({"marker", "rows", "position"}),
     a_restore_marked_behind_its_commit: frozenset({"barrier", "marker", "published-early", "marker-early"}),
 }
 """Each mutation and the checks of which one has to catch it."""

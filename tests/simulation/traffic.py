@@ -189,8 +189,11 @@ class Operator:
         if draw < 0.1:
             self._prepared = ""
             return self._request("prepare", GROUP, {"version": ""})
-        if draw < 0.8:  # else another one than was prepared
+        if draw < 0.65:
             version = self._prepared or version
+        elif version == self._prepared:  # what lies ready is another one's
+            others = [each for each in map(version_of, self._barriers) if each != version]
+            version = others[-1] if others else version
         self._prepared = ""
         epoch = self._epoch + (rng.random() < 0.1)
         self._epoch += epoch == self._epoch

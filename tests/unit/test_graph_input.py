@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -18,6 +19,7 @@ from driftline.graph import (
     KnnGraph,
     MethodName,
     Metric,
+    ProposerName,
     propose,
     snapshot_of,
     unusable,
@@ -135,10 +137,11 @@ def test_without_hnswlib_g2_says_what_to_install_and_auto_goes_exact(monkeypatch
         return real(name, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", without)
+    hnsw = GraphSettings(3, Metric.L2, MethodName.G2, g2=G2Settings(proposer=ProposerName.HNSW))
     with pytest.raises(ConfigError, match=r"driftline\[graph\]"):
-        graph(method=MethodName.G2)
+        KnnGraph(hnsw).fit(np.arange(6), np.eye(6))
     monkeypatch.setattr("driftline.graph.knn.EXACT_ROWS", 5)
-    auto = graph(method=MethodName.AUTO)
+    auto = KnnGraph(replace(hnsw, method=MethodName.AUTO)).fit(np.arange(6), np.eye(6, 4) + 1)
     assert auto.method is MethodName.EXACT
     assert "hnswlib is not installed" in auto.update([1], [[1, 1, 1, 1]]).note
 
@@ -170,7 +173,8 @@ def test_an_index_that_fails_makes_every_tick_exact_and_says_so(
 
     monkeypatch.setattr(propose, "new_index", flawed)
     quick = IndexSettings(turnover=0.01, pieces=1)
-    settings = GraphSettings(neighbours=3, metric=Metric.L2, method=MethodName.G2, g2=G2Settings(index=quick))
+    hnsw = G2Settings(proposer=ProposerName.HNSW, index=quick)
+    settings = GraphSettings(neighbours=3, metric=Metric.L2, method=MethodName.G2, g2=hnsw)
     rows = RNG.standard_normal((50, 4)).astype(np.float32)
     failing = KnnGraph(settings).fit(np.arange(50), rows)
     notes = []

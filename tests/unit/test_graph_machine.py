@@ -45,6 +45,7 @@ class GraphMachine(RuleBasedStateMachine):
         self.rng = np.random.default_rng(seed)
         self.rows: dict[int, np.ndarray] = {each: self.vector() for each in ids}
         self.stored: dict[int, np.ndarray] = {}
+        self.moved = set(ids)
         self.graph = KnnGraph(GraphSettings(neighbours=K, metric=metric, method=self.method))
         self.graph.fit(*self.columns(self.rows))
 
@@ -64,6 +65,7 @@ class GraphMachine(RuleBasedStateMachine):
 
     def go_on(self, given: dict[int, np.ndarray], removed: list[int] | None = None, cause: int = 1) -> None:
         old = dict(self.rows)
+        self.moved = set(given)
         tick = self.graph.update(*self.columns(given), removed=removed or [], cause=cause)
         self.rows = {key: row for key, row in self.rows.items() if key not in (removed or [])} | given
         causes = dict(zip(tick.ids.tolist(), tick.cause.tolist(), strict=True))
@@ -130,22 +132,31 @@ class GraphMachine(RuleBasedStateMachine):
             np.testing.assert_allclose(
                 near[line, named], found.distances[line, :wanted], rtol=2e-5, atol=2e-6
             )
-        self.judge(found.distances[:, :wanted], np.sort(near, axis=1)[:, :wanted])
+        self.judge(ids, found.distances[:, :wanted], np.sort(near, axis=1)[:, :wanted])
 
-    def judge(self, found: np.ndarray, best: np.ndarray) -> None:
+    def judge(self, ids: list[int], found: np.ndarray, best: np.ndarray) -> None:
         # Distances decide: where rows tie, any of them is right.
         np.testing.assert_allclose(found, best, rtol=2e-5, atol=2e-6)
 
 
 class G2Machine(GraphMachine):
-    """Lists are whole and their distances true; a few near rows may be missing, as its candidates are."""
+    """Lists are whole, their distances true, and those of rows that just moved exact.
+
+    With so few rows every cell is looked into, so a row that moved finds its nearest by comparison with
+    all. What can be missing is such a row in the list of one that stayed and is not among its own 4K + 1
+    nearest. Under L2 and cosine that is rare: to be near is mutual. Under the inner product it is not: a
+    row that grows belongs into the lists of rows that are not near to it, and no share is promised
+    (the least met was .56, after all rows had been equal); the audit tells it as `affected`.
+    """
 
     method = MethodName.G2
 
-    def judge(self, found: np.ndarray, best: np.ndarray) -> None:
+    def judge(self, ids: list[int], found: np.ndarray, best: np.ndarray) -> None:
         right = found <= best * (1 + np.sign(best) * np.float32(2e-5)) + np.float32(2e-6)
-        # Rows that all coincide give the index nothing to find its way by: the worst this machine has met.
-        assert right.size < 30 or right.mean() >= 0.6, right.mean()
+        assert right[[each in self.moved for each in ids]].all()
+        if self.metric is not Metric.INNER_PRODUCT:
+            # One entry in ten: three times what 250 tables of each metric have missed at most (.967).
+            assert right.size < 30 or right.mean() >= 0.9, right.mean()
 
 
 TestExact = GraphMachine.TestCase

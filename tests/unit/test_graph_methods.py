@@ -14,6 +14,7 @@ from driftline.graph import (
     KnnGraph,
     MethodName,
     Metric,
+    ProposerName,
 )
 from driftline.graph.audit import interval
 from driftline.graph.packing import EMPTY, pack
@@ -69,7 +70,7 @@ def test_the_same_seed_gives_the_same_graph(method: MethodName) -> None:
         metric=Metric.L2,
         method=method,
         seed=3,
-        g2=G2Settings(index=IndexSettings(turnover=0.3)),
+        g2=G2Settings(proposer=ProposerName.HNSW, index=IndexSettings(turnover=0.3)),
     )
     one, told, _ = run(settings, 12)
     other, again, _ = run(settings, 12)
@@ -82,7 +83,7 @@ def test_an_index_is_rebuilt_beside_the_old_one_after_a_turnover() -> None:
         neighbours=K,
         metric=Metric.L2,
         method=MethodName.G2,
-        g2=G2Settings(index=IndexSettings(turnover=0.5, pieces=4)),
+        g2=G2Settings(proposer=ProposerName.HNSW, index=IndexSettings(turnover=0.5, pieces=4)),
     )
     graph, _, rows = run(settings, 30)
     assert graph.rebuilds >= 3

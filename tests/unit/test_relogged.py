@@ -68,6 +68,14 @@ def test_what_was_published_before_it_is_forgotten_and_the_version_is_the_base()
     assert (state.line, state.open) == (Line("main", "N", "N2"), 0)
 
 
+def test_its_part_of_the_next_version_says_which_version_it_was_laid_on() -> None:
+    state = shard()
+    relogged(state)
+    assert state.relogged_to == "N1"
+    state.committed(6, OLD, Line("main", "N", "N3"))
+    assert state.relogged_to == "", "and those behind lie on that one"
+
+
 def test_the_next_barrier_is_a_cut_and_an_old_one_is_not() -> None:
     state = shard()
     relogged(state)

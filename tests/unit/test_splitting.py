@@ -89,6 +89,26 @@ def test_duplicates_are_summed_in_order_of_occurrence(pushes: list[tuple[int, fl
     assert sums.tobytes() == np.array([expected[row] for row in sorted(expected)], np.float32).tobytes()
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 64, 257])
+def test_an_id_that_comes_often_is_summed_row_by_row(width: int) -> None:
+    rng = np.random.default_rng(width)
+    ids = np.sort(rng.zipf(1.3, 3_000) % 500).astype(np.uint64)[rng.permutation(3_000)]
+    grads = (rng.standard_normal((3_000, width)) * 10.0 ** rng.integers(-6, 6, (3_000, 1))).astype(np.float32)
+    expected: dict[int, Any] = {}
+    for row, g in zip(ids.tolist(), grads, strict=True):
+        expected[row] = expected[row] + g if row in expected else g
+    distinct, sums = sum_duplicates(ids, grads)
+    assert distinct.tolist() == sorted(expected)
+    assert sums.tobytes() == np.array([expected[row] for row in sorted(expected)]).tobytes()
+
+
+@pytest.mark.parametrize("times", [2, 8, 9, 50])
+@pytest.mark.parametrize("width", [1, 4])
+def test_minus_zeros_sum_to_minus_zero(times: int, width: int) -> None:
+    _, sums = sum_duplicates(u64([7] * times), np.full((times, width), -0.0, np.float32))
+    assert np.signbit(sums).all()
+
+
 def test_a_lone_minus_zero_stays_one() -> None:
     _, sums = sum_duplicates(u64([2, 1, 1]), np.array([[-0.0], [1], [1]], np.float32))
     assert np.signbit(sums[:, 0]).tolist() == [False, True]

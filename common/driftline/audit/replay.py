@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.audit.scan import Fields, ShardScan
+from driftline.audit.starting import Start
 from driftline.audit.verdict import SHOWN, Difference, ShardAudit
 from driftline.frames.headers import Keyring
 from driftline.frames.states import TOMBSTONE, States
@@ -21,6 +22,7 @@ from driftline.ids import OFFSET_MASK
 from driftline.log import Record
 from driftline.shard.cache import RowBlock
 from driftline.shard.machine import Shard
+from driftline.shard.position import Position
 from driftline.shard.restore import LoadVersion
 
 
@@ -34,8 +36,13 @@ class Replay:
         keyring: Keyring,
         scan: ShardScan,
         versions: LoadVersion | None = None,
+        start: Start | None = None,
     ) -> None:
-        self._shard, self._versions = Shard(table, shard, keyring), versions
+        begin = start or Start(Position())
+        self._shard, self._versions = Shard(table, shard, keyring, begin.position), versions
+        for block in begin.blocks():
+            self._shard.cache.enter(block)
+        self._start = begin.words
         self._scan = scan
         self._index = shard
         self._differences: list[Difference] = []
@@ -90,7 +97,9 @@ class Replay:
         for at in self._pending.tolist():
             self._note(f"row {self._scan.rows.ids[at]}", f"lsn {self._scan.rows.lsn[at]}", "a past event")
         compared = len(self._scan.rows.ids)
-        return ShardAudit(self._index, self._records, compared, tuple(self._differences), self._found)
+        return ShardAudit(
+            self._index, self._records, compared, tuple(self._differences), self._found, start=self._start
+        )
 
     def _advance(self, records: Sequence[Record]) -> None:
         shard, rest = self._shard, records

@@ -1,7 +1,7 @@
 """Audits a table: scans each shard, reads its log from the start, compares.
 
-Invariant: an audit only reads, and it says "ok" only for shards whose whole log
-it replayed.
+Invariant: an audit only reads, and it says "ok" only for shards whose log it replayed, from
+their birth or from a start that it names.
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ from collections.abc import Callable
 from driftline import topics
 from driftline.audit.replay import Replay
 from driftline.audit.scan import MovedAwayError, ShardScan, scan_shard
+from driftline.audit.starting import AuditVersions, find_start
 from driftline.audit.verdict import ShardAudit, TableAudit
-from driftline.errors import InputError, LogUnavailableError, PositionError, StateError
+from driftline.errors import (
+    DriftlineError,
+    InputError,
+    LogUnavailableError,
+    PositionError,
+    StateError,
+    StoreUnavailableError,
+)
 from driftline.frames.headers import Keyring
 from driftline.log import Log
 from driftline.rows.connection import Connect
 from driftline.rows.layout import ShardKeys
 from driftline.rows.servers import ONLY, Servers
-from driftline.shard.position import FIRST_GENERATION
-from driftline.shard.restore import LoadVersion
 
 _WAIT = 10.0
 _FETCH = 4 << 20
@@ -35,12 +41,13 @@ async def audit_table(
     table: str,
     shards: int,
     on_progress: OnProgress | None = None,
-    versions: LoadVersion | None = None,
+    versions: AuditVersions | None = None,
 ) -> TableAudit:
     """Return the audit of all `shards` of `table`, also while traffic flows.
 
-    `versions` loads what restores in the log put in the place of all rows. Raises
-    StoreUnavailableError, LogUnavailableError.
+    `versions` loads what restores in the log put in the place of all rows, and what a replay begins
+    with where the log does not go back to the shard's birth. Raises StoreUnavailableError,
+    LogUnavailableError.
     """
     servers = redis if isinstance(redis, Servers) else Servers.by_connect({ONLY: redis})
     audits = [
@@ -57,7 +64,7 @@ async def _audit_shard(
     table: str,
     shard: int,
     on_progress: OnProgress | None,
-    versions: LoadVersion | None,
+    versions: AuditVersions | None,
 ) -> ShardAudit:
     try:
         scan = await _scan(servers, table, shard)
@@ -66,14 +73,21 @@ async def _audit_shard(
     if scan is None:
         return _refused(shard, "Redis holds nothing of this shard")
     bounds = await log.bounds(topics.gradients(table), shard)
-    if bounds.begin > 0 or scan.begin.gen != FIRST_GENERATION:
-        return _refused(
-            shard,
-            f"its log starts at offset {bounds.begin} of generation {scan.begin.gen}: what came before "
-            "is not in the log any more, and this release stores no versions to start from",
-        )
-    replay = Replay(table, shard, keyring, scan, versions)
-    reader = log.reader(topics.gradients(table), shard, 0)
+    try:
+        start = await find_start(log, table, shard, bounds, scan.begin, versions)
+        if start is None:
+            return _refused(
+                shard,
+                f"its log starts at offset {bounds.begin} of generation {scan.begin.gen}: what came before "
+                "is not in the log any more, and no version lies behind that to begin with. Take a "
+                "snapshot while a versioner runs: audits begin at the version it becomes",
+            )
+        replay = Replay(table, shard, keyring, scan, versions, start)
+    except (LogUnavailableError, StoreUnavailableError):
+        raise
+    except DriftlineError as error:  # the version to begin with cannot be read
+        return _refused(shard, str(error))
+    reader = log.reader(topics.gradients(table), shard, replay.next)
     try:
         while replay.next < replay.end:
             records = await reader.read(max_bytes=_FETCH, wait=_WAIT)

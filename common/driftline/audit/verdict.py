@@ -26,6 +26,7 @@ class ShardAudit:
     differences: tuple[Difference, ...]  # the first SHOWN
     found: int  # differences in all
     reason: str | None = None  # why it could not be audited
+    start: str | None = None  # what the replay began with, where the log does not go back to the birth
 
     @property
     def ok(self) -> bool:

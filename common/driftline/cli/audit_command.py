@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from driftline.audit import TableAudit, audit_table
 from driftline.audit.run import OnProgress
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
+from driftline.cli.options import AsJson, on_rows
 from driftline.cli.tables_command import reader
 from driftline.config import Settings, kafka_security, signing_key
 from driftline.connecting import versions_of
@@ -23,21 +23,17 @@ from driftline.shard.spec import TableSpec
 from driftline.stack.run_file import redis_url as find_redis_url
 
 
+@on_rows
 def audit(
+    settings: Settings,
     table: str,
     as_json: AsJson = False,
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Replay the table's log and compare every row, state and position in Redis, bit for bit.
 
     Works while traffic flows. Needs the signing key, to refuse forged operations as the shards did.
     Status 0: the same; 1: differences, or it could not be audited.
     """
-    settings = settings_of(log_url, redis_url, group, data_dir, config)
     with reader(settings) as connected:
         spec = connected.table(table).spec
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
@@ -73,6 +69,8 @@ def lines(result: TableAudit) -> list[str]:
     for shard in result.shards:
         if shard.reason is not None:
             told.append(f"shard {shard.shard}: not audited: {shard.reason}")
+        if shard.start is not None:
+            told.append(f"shard {shard.shard}: from {shard.start} on: its log before is gone")
         told += [
             f"shard {shard.shard}: {each.what}: stored {each.stored}, the log gives {each.expected}"
             for each in shard.differences

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, settings_of
+from driftline.cli.options import AsJson, on_log
 from driftline.cli.version_options import print_json
-from driftline.config import kafka_security
+from driftline.config import Settings, kafka_security
 from driftline.log import check_exists, open_log
 from driftline.versions.references import backup_name
 from driftline.versions.wording import columns, moment, size
@@ -20,17 +20,14 @@ if TYPE_CHECKING:
     from driftline.control.held import Held
 
 
+@on_log
 def backups(
+    settings: Settings,
     as_json: AsJson = False,
-    log_url: LogUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """List the backups in memory, oldest first: `driftline rollback --ids … --to backup-N` uses them."""
     from driftline.control.held import held_backups, told_of
 
-    settings = settings_of(log_url, None, group, data_dir, config)
     check_exists(settings.log_url)
 
     async def run() -> Sequence[Held]:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
-from driftline.cli.version_options import REFERENCE, StoreUrl, print_json, reading, store_settings
+from driftline.cli.options import AsJson, on_versions
+from driftline.cli.version_options import REFERENCE, print_json, reading
+from driftline.config import Settings
 from driftline.versions.wording import columns
 
 app = typer.Typer(help="List, make and remove branches.", no_args_is_help=True)
@@ -16,17 +17,15 @@ Name = Annotated[str, typer.Argument(help="Letters, digits, '_', '-', '.'.")]
 
 
 @app.command("ls")
+@on_versions
 def list_branches(
+    settings: Settings,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """List branches with their heads."""
     from driftline.versions import branches
 
-    found = branches(reading(store_settings(store_url, group, data_dir, config)))
+    found = branches(reading(settings))
     if as_json:
         print_json(found)
         return
@@ -35,19 +34,17 @@ def list_branches(
 
 
 @app.command()
+@on_versions
 def create(
+    settings: Settings,
     name: Name,
     ref: Annotated[str, typer.Argument(metavar="REF", help=f"Where it begins: {REFERENCE}.")] = "latest",
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Make a branch that begins at a version. `driftline checkout --branch` trains on in it."""
     from driftline.versions import create_branch, resolve
 
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     version = resolve(repository, ref).manifest.version
     create_branch(repository, name, version)
     if as_json:
@@ -57,18 +54,16 @@ def create(
 
 
 @app.command("rm")
+@on_versions
 def remove(
+    settings: Settings,
     name: Name,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Remove a branch. Its versions stay until `driftline gc --older-than` removes them."""
     from driftline.versions import branches, remove_branch
 
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     head = branches(repository).get(name)
     remove_branch(repository, name)
     if as_json:

@@ -6,26 +6,22 @@ from typing import Annotated
 
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
+from driftline.cli.options import AsJson, on_all
 from driftline.cli.tables_command import client
-from driftline.cli.version_options import Ref, StoreUrl, print_json, progress
+from driftline.cli.version_options import Ref, print_json, progress
+from driftline.config import Settings
 
 Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds to wait.")]
 
 
+@on_all
 def deploy(
+    settings: Settings,
     ref: Ref,
     timeout: Timeout = 600.0,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Serve a version, read-only, beside the live tables: `table.get(ids, version=…)` reads it."""
-    settings = settings_of(log_url, redis_url, group, data_dir, config, store_url=store_url)
     with client(settings) as connected, progress(as_json) as bars:
         bars.add_task(f"deploying {ref}", total=None)
         version = connected.deploy(ref, timeout=timeout)
@@ -35,18 +31,13 @@ def deploy(
     typer.echo(f"{version} can be read: table.get(ids, version={version!r})")
 
 
+@on_all
 def undeploy(
+    settings: Settings,
     ref: Ref,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Serve a version no longer; its place in Redis is given back."""
-    settings = settings_of(log_url, redis_url, group, data_dir, config, store_url=store_url)
     with client(settings) as connected:
         version = connected.undeploy(ref)
     if as_json:

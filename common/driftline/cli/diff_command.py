@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
-from driftline.cli.version_options import (
-    REFERENCE,
-    StoreUrl,
-    TableOption,
-    print_json,
-    progress,
-    reading,
-    store_settings,
-    tables_of,
-)
+from driftline.cli.options import AsJson, on_versions
+from driftline.cli.version_options import REFERENCE, TableOption, print_json, progress, reading, tables_of
+from driftline.config import Settings
 from driftline.errors import InputError
 from driftline.versions.wording import columns
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from driftline.config import Settings
     from driftline.versions import PartDiff, Resolved
 
 DEFAULT_TOP = 10
@@ -41,26 +37,42 @@ class TableDiff:
     removed: NDArray[np.uint64]
 
 
+@on_versions
 def diff(
+    settings: Settings,
     before: Annotated[str, typer.Argument(metavar="A", help=f"{REFERENCE}.")],
     after: Annotated[str, typer.Argument(metavar="B", help=f"{REFERENCE}.")] = "latest",
     table: TableOption = None,
     top: Annotated[int, typer.Option(min=0, help="Rows to name, those that moved farthest.")] = DEFAULT_TOP,
     every: Annotated[bool, typer.Option("--rows", help="Name every row that differs.")] = False,
+    neighbours: Annotated[
+        bool, typer.Option("--neighbours", help="Compare neighbourhoods: how each node's changed.")
+    ] = False,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", "--k", min=1, help="Neighbours per node; default: as stored, else 10."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="cosine, l2 or inner_product; default: as stored, else cosine."),
+    ] = None,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Compare two versions row by row: changed, added and removed ids, and how far rows moved.
 
-    Rows that both versions share are not read.
+    Rows that both versions share are not read. With --neighbours, node by node: how alike the
+    neighbourhoods of each are, the least alike first; a row that did not move itself is marked so.
     """
+    if neighbours:
+        options = (k, metric, None if every else top)
+        _by_neighbours(settings, before, after, table, *options, as_json)
+        return
+    if k is not None or metric is not None:
+        raise InputError("--k and --metric say how neighbours are found: give --neighbours as well")
     from driftline.versions import TableReader, resolve
     from driftline.versions import diff as compare
 
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     old, new = resolve(repository, before), resolve(repository, after)
     found = []
     with progress(as_json) as bars:
@@ -85,6 +97,58 @@ def diff(
     typer.echo(f"{old.manifest.version} -> {new.manifest.version}")
     for line in lines(found, limit):
         typer.echo(line)
+
+
+def _by_neighbours(
+    settings: Settings,
+    before: str,
+    after: str,
+    table: str | None,
+    k: int | None,
+    metric: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    from driftline.cli import diff_neighbours
+    from driftline.graph import Metric
+    from driftline.versions import resolve
+
+    if metric is not None and metric not in list(Metric):
+        raise InputError(f"--metric {metric}: {', '.join(Metric)}")
+    wanted = diff_neighbours.Wanted(k, Metric(metric) if metric is not None else None)
+    repository = reading(settings)
+    old, new = resolve(repository, before), resolve(repository, after)
+    found = []
+    with progress(as_json) as bars:
+        for name in common_tables(old, new, table):
+            task = bars.add_task(name, total=None)
+            found.append(
+                diff_neighbours.compare_neighbours(
+                    repository,
+                    old.manifest,
+                    new.manifest,
+                    name,
+                    wanted,
+                    partial(_tell, bars, task, name),
+                )
+            )
+    if as_json:
+        print_json(
+            {
+                "before": old.manifest.version,
+                "after": new.manifest.version,
+                "tables": {each.table: diff_neighbours.as_dict(each, limit) for each in found},
+            }
+        )
+        return
+    typer.echo(f"{old.manifest.version} -> {new.manifest.version}")
+    for each in found:
+        for line in diff_neighbours.lines(each, limit):
+            typer.echo(line)
+
+
+def _tell(bars: Progress, task: TaskID, table: str, doing: str) -> None:
+    bars.update(task, description=f"{table}: {doing}")
 
 
 def common_tables(old: Resolved, new: Resolved, table: str | None) -> list[str]:

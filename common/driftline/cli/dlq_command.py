@@ -14,7 +14,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
+from driftline.cli.options import AsJson, on_log, on_rows
 from driftline.config import Settings, kafka_security
 from driftline.dlq import DeadLetters, Letter, Outcome, Place, Refused, Replayed, wait_for
 from driftline.dlq.letters import metadata, original_headers
@@ -46,7 +46,9 @@ Everything = Annotated[bool, typer.Option("--all", help="All open letters of the
 
 
 @app.command("ls")
+@on_log
 def list_letters(
+    settings: Settings,
     table: Table,
     reason: WithReason = None,
     since: Annotated[
@@ -54,13 +56,8 @@ def list_letters(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Replayed and dropped ones too.")] = False,
     as_json: AsJson = False,
-    log_url: LogUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """List the dead letters of a table, of an ops topic or of an ingest topic, each once."""
-    settings = settings_of(log_url, None, group, data_dir, config)
     begin = 0 if since is None else parse_since(since, time.time())
 
     async def run() -> Sequence[Letter]:
@@ -78,17 +75,14 @@ def list_letters(
 
 
 @app.command()
+@on_log
 def show(
+    settings: Settings,
     table: Table,
     place: Annotated[str, typer.Argument(metavar="[GENERATION:]PARTITION:OFFSET")],
     as_json: AsJson = False,
-    log_url: LogUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Print all that is known of one dead letter, and the head of its bytes."""
-    settings = settings_of(log_url, None, group, data_dir, config)
 
     async def run() -> tuple[Letter, Record]:
         async with open_log(settings.log_url, kafka_security(settings)) as log:
@@ -109,25 +103,21 @@ def show(
 
 
 @app.command()
+@on_rows
 def replay(
+    settings: Settings,
     table: Table,
     places: Places = None,
     reason: WithReason = None,
     everything: Everything = False,
     wait: Annotated[bool, typer.Option("--wait", help="Say whether the shard took it.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 60.0,
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Publish the frames of dead letters again; each is applied once, however often it is replayed.
 
     Requests for ops and JSON messages are not replayed: ask for the op anew, have the message sent again.
     Status 1 if any could not be replayed, or was refused again (with --wait).
     """
-    settings = settings_of(log_url, redis_url, group, data_dir, config)
     _check_selection(places, reason, everything)
 
     connect = functools.partial(RedisConnection.open, find_redis_url(settings)) if wait else None
@@ -160,18 +150,15 @@ def replay(
 
 
 @app.command()
+@on_log
 def drop(
+    settings: Settings,
     table: Table,
     places: Places = None,
     reason: WithReason = None,
     everything: Everything = False,
-    log_url: LogUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Mark dead letters as dealt with; nothing is removed, `ls --all` still shows them."""
-    settings: Settings = settings_of(log_url, None, group, data_dir, config)
     _check_selection(places, reason, everything)
 
     async def run() -> Sequence[Place | Refused]:

@@ -78,7 +78,7 @@ def replay(
         if not as_json and verdict.standing.value not in ("ok", "calibrating"):
             typer.echo(_line(verdict))
 
-    settings = settings_of(log_url, group=group, data_dir=data_dir, config=config)
+    settings = settings_of(log_url=log_url, group=group, data_dir=data_dir, config=config)
     graph = GraphSettings(neighbours=neighbours, metric=Metric(metric))
     state = asyncio.run(_replay(settings, table, tick, graph, judged, state, tell))
     if save is not None:

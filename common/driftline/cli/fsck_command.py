@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
-from driftline.cli.version_options import StoreUrl, print_json, progress, reading, store_settings
+from driftline.cli.options import AsJson, on_versions
+from driftline.cli.version_options import print_json, progress, reading
+from driftline.config import Settings
 
 if TYPE_CHECKING:
     from driftline.versions import Finding
 
 
+@on_versions
 def fsck(
+    settings: Settings,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Read every object of every version, and name what is missing, damaged or does not add up.
 
@@ -28,7 +27,7 @@ def fsck(
     """
     from driftline.versions import fsck as check
 
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     versions = repository.listing().names()
     with progress(as_json) as bars:
         task = bars.add_task("versions", total=len(versions))

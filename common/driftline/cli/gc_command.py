@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, settings_of
-from driftline.cli.version_options import StoreUrl, print_json, progress, reading
+from driftline.cli.options import AsJson, for_settings
+from driftline.cli.version_options import print_json, progress, reading
 from driftline.config import Settings, kafka_security
 from driftline.errors import StateError
 from driftline.versions.wording import moment, seconds_in, size
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from driftline.versions import Plan, Repository
 
 
+@for_settings("store_url", "log_url", "group", "data_dir", "config")
 def gc(
+    settings: Settings,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
@@ -31,11 +33,6 @@ def gc(
         ),
     ] = None,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    log_url: LogUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Delete objects that no version needs; with --older-than, remove old versions first.
 
@@ -44,7 +41,6 @@ def gc(
     """
     from driftline.versions import collect, plan_collection, retire
 
-    settings = settings_of(log_url, None, group, data_dir, config, store_url=store_url)
     repository = reading(settings)
     leaving = old_versions(repository, settings, seconds_in(older_than), as_json) if older_than else []
     if leaving and not dry_run:

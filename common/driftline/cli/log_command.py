@@ -6,38 +6,30 @@ from typing import Annotated
 
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
-from driftline.cli.version_options import (
-    REFERENCE,
-    StoreUrl,
-    print_json,
-    progress,
-    reading,
-    store_settings,
-)
+from driftline.cli.options import AsJson, on_versions
+from driftline.cli.version_options import REFERENCE, print_json, progress, reading
+from driftline.config import Settings
 from driftline.errors import InputError
 from driftline.versions.drawing import Node, dot
 from driftline.versions.wording import as_dict, log_lines
 
 
+@on_versions
 def log(
+    settings: Settings,
     ref: Annotated[
         str | None, typer.Argument(metavar="[REF]", help=f"Only what this goes back to: {REFERENCE}.")
     ] = None,
     limit: Annotated[int | None, typer.Option("-n", "--limit", min=1, help="At most so many.")] = None,
     as_dot: Annotated[bool, typer.Option("--dot", help="Print a graph for Graphviz.")] = False,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Show versions as a graph, the newest first: names, labels, when, rows, what they added."""
     if as_dot and as_json:
         raise InputError("choose one of --dot and --json")
     from driftline.versions import ancestry, labels_of, read_all, resolve, weigh
 
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     start = resolve(repository, ref).manifest.version if ref is not None else None
     with progress(as_json) as bars:
         task = bars.add_task("manifests", total=None)

@@ -29,6 +29,7 @@ from driftline.cli.log_command import log
 from driftline.cli.options import NEGATIVE_NUMBERS
 from driftline.cli.pin_command import pin, pins, unpin
 from driftline.cli.relog_command import relog
+from driftline.cli.report_command import report
 from driftline.cli.restore_command import checkout, rollback
 from driftline.cli.rows_command import blame, explain
 from driftline.cli.shards_command import app as shards_app
@@ -61,6 +62,7 @@ app.add_typer(config_command.app, name="config")
 app.command()(log)
 app.command()(show)
 app.command()(diff)
+app.command()(report)
 app.add_typer(branch_app, name="branch")
 app.add_typer(tag_app, name="tag")
 app.command()(pin)

@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, TaskID
 
-from driftline.cli.options import ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
+from driftline.cli.options import on_all
 from driftline.cli.tables_command import reader
-from driftline.cli.version_options import REFERENCE, StoreUrl, progress, reading
+from driftline.cli.version_options import REFERENCE, progress, reading
 from driftline.config import Settings, kafka_security, signing_key
 from driftline.connecting import versions_of
 from driftline.errors import InputError, PositionError, UnknownTableError
@@ -29,7 +29,9 @@ from driftline.stack.run_file import redis_url as find_redis_url
 from driftline.versions.source import StoredVersions
 
 
+@on_all
 def relog(
+    settings: Settings,
     table: str,
     version: Annotated[
         str | None,
@@ -38,12 +40,6 @@ def relog(
     yes: Annotated[
         bool, typer.Option("--yes", help="With --from: do not ask before records are given up.")
     ] = False,
-    store_url: StoreUrl = None,
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Let every shard of TABLE that its log does not continue begin anew.
 
@@ -58,7 +54,6 @@ def relog(
     everything behind it, nothing is lost; else it is said which records are, and asked. Needs the
     signing key.
     """
-    settings = settings_of(log_url, redis_url, group, data_dir, config, store_url=store_url)
     if version is None:
         try:
             with reader(settings) as connected:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, row_id, settings_of
+from driftline.cli.options import AsJson, on_all, row_id
 from driftline.cli.tables_command import client
 from driftline.cli.version_options import (
     REFERENCE,
     LatestRef,
-    StoreUrl,
     TableOption,
     print_json,
     progress,
@@ -34,7 +33,9 @@ RECORDING = 10.0
 Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds to wait.")]
 
 
+@on_all
 def checkout(
+    settings: Settings,
     ref: LatestRef = "latest",
     branch: Annotated[
         str | None, typer.Option("--branch", "-b", help="Train on in this branch; made if there is none.")
@@ -44,19 +45,12 @@ def checkout(
     ] = None,
     timeout: Timeout = 600.0,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Load a version into the live tables: rows, optimizer state and all. Training goes on from it.
 
     Readers see the old rows until every shard has the new ones beside them. Gradients of rows that
     were read before are dropped. Needs the signing key.
     """
-    settings = settings_of(log_url, redis_url, group, data_dir, config, store_url=store_url)
     check_exists(settings.log_url)
     found = resolved(settings, ref)
     if branch is not None:
@@ -72,7 +66,9 @@ def checkout(
     tell(done, f"the tables are at {done.version}; training goes on in {where}", as_json)
 
 
+@on_all
 def rollback(
+    settings: Settings,
     to: Annotated[str, typer.Option("--to", metavar="REF", help=f"{REFERENCE}; with --ids also backup-N.")],
     ids: Annotated[
         str | None,
@@ -81,12 +77,6 @@ def rollback(
     table: TableOption = None,
     timeout: Timeout = 600.0,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Put all tables of the group, or single rows, back as they were, and stay on the branch.
 
@@ -95,7 +85,6 @@ def rollback(
     """
     from driftline.versions.references import backup_name, backup_of
 
-    settings = settings_of(log_url, redis_url, group, data_dir, config, store_url=store_url)
     check_exists(settings.log_url)
     backup = backup_of(to)
     if ids is None:

@@ -9,18 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, row_id
-from driftline.cli.version_options import (
-    LatestRef,
-    Ref,
-    StoreUrl,
-    TableOption,
-    print_json,
-    progress,
-    reading,
-    store_settings,
-    table_of,
-)
+from driftline.cli.options import AsJson, on_versions, row_id
+from driftline.cli.version_options import LatestRef, Ref, TableOption, print_json, progress, reading, table_of
+from driftline.config import Settings
 from driftline.errors import InputError
 from driftline.ids import lsn_generation, lsn_offset
 from driftline.versions.wording import columns, moment
@@ -31,22 +22,20 @@ if TYPE_CHECKING:
 RowId = Annotated[str, typer.Argument(metavar="ID", help="0 to 2^64 - 1.")]
 
 
+@on_versions
 def blame(
+    settings: Settings,
     row: RowId,
     ref: LatestRef = "latest",
     table: TableOption = None,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """List the versions that changed a row, newest first, with the segment and the record that did."""
     from driftline.versions import blame as changes_of
     from driftline.versions import resolve
 
     number = row_id(row)
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     found = resolve(repository, ref)
     name = table_of(found, table)
     with progress(as_json) as bars:
@@ -61,22 +50,20 @@ def blame(
         typer.echo(line)
 
 
+@on_versions
 def explain(
+    settings: Settings,
     row: RowId,
     ref: Ref,
     table: TableOption = None,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Say which segment of which version holds a row, which stretch of the log made it, and the row."""
     from driftline.versions import TableReader, resolve
     from driftline.versions import explain as explanation_of
 
     number = row_id(row)
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     found = resolve(repository, ref)
     name = table_of(found, table)
     told = explanation_of(repository, found.manifest, name, number)

@@ -10,16 +10,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from driftline.cli.options import (
-    NEGATIVE_NUMBERS,
-    AsJson,
-    ConfigFile,
-    DataDir,
-    Group,
-    LogUrl,
-    RedisUrl,
-    settings_of,
-)
+from driftline.cli.options import NEGATIVE_NUMBERS, AsJson, on_rows
 from driftline.cli.tables_command import client, reader
 from driftline.client.operations import Operations, Requested
 from driftline.config import Settings, kafka_security, redact_url, signing_key
@@ -53,17 +44,13 @@ class Place:
 
 
 @app.command("ls")
+@on_rows
 def list_shards(
+    settings: Settings,
     table: str,
     as_json: AsJson = False,
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Print server, rows, next offset, owner and memory of each shard."""
-    settings = settings_of(log_url, redis_url, group, data_dir, config)
     with reader(settings) as connected:
         shards = connected.table(table).spec.shards
     places = asyncio.run(_places(Servers.at(find_redis_url(settings)), table, shards))
@@ -79,20 +66,16 @@ def list_shards(
 
 
 @app.command(context_settings=NEGATIVE_NUMBERS)
+@on_rows
 def move(
+    settings: Settings,
     table: str,
     shard: int,
     server: str,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the shard is there.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 300.0,
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Move a shard to another Redis server; only its own training waits meanwhile."""
-    settings = settings_of(log_url, redis_url, group, data_dir, config)
     servers = Servers.at(find_redis_url(settings))
     asyncio.run(_check_target(servers, server))
     with client(settings) as connected:
@@ -109,21 +92,17 @@ def move(
 
 
 @app.command("add-server")
+@on_rows
 def add_server(
+    settings: Settings,
     name: str,
     url: Annotated[str, typer.Argument(help="redis://host:port/database, without user and password.")],
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Let every process use one more Redis server, by the user and password of the configured ones."""
     if without_login(url) != url:
         raise ConfigError(
             f"{redact_url(url)}: leave user, password and options out; those of redis_url are used"
         )
-    settings = settings_of(log_url, redis_url, group, data_dir, config)
     asyncio.run(_add(Servers.at(find_redis_url(settings)), name, url))
     typer.echo(f"server {name} can take shards now: driftline shards move TABLE SHARD {name}")
 

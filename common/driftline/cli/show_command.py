@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING
 import orjson
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
-from driftline.cli.version_options import (
-    LatestRef,
-    StoreUrl,
-    print_json,
-    reading,
-    store_settings,
-    tables_of,
-)
+from driftline.cli.options import AsJson, on_versions
+from driftline.cli.version_options import LatestRef, print_json, reading, tables_of
+from driftline.config import Settings
 from driftline.errors import UnknownVersionError
 from driftline.versions.wording import as_dict, columns, moment, origin, size
 
@@ -24,18 +18,16 @@ if TYPE_CHECKING:
     from driftline.versions import Manifest, Repository, Weight
 
 
+@on_versions
 def show(
+    settings: Settings,
     ref: LatestRef = "latest",
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Show a version: where it comes from, its tables, figures, attachments, and where its shards stood."""
     from driftline.versions import labels_of, resolve, weigh
 
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     found = resolve(repository, ref)
     manifest = found.manifest
     weight = weigh(manifest, base_of(repository, manifest))

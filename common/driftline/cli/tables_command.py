@@ -7,7 +7,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, settings_of
+from driftline.cli.options import AsJson, on_rows
 from driftline.client import Client, Options
 from driftline.config import Settings, kafka_security, signing_key
 from driftline.log import check_exists
@@ -19,7 +19,9 @@ app = typer.Typer(help="Make tables and list them.", no_args_is_help=True)
 
 
 @app.command()
+@on_rows
 def create(
+    settings: Settings,
     name: str,
     dim: Annotated[int, typer.Option(help="Dimension of the rows.")],
     shards: Annotated[int, typer.Option(help="Number of shards, fixed for the table's life.")] = 8,
@@ -27,14 +29,8 @@ def create(
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the initial rows.")] = 0,
     scale: Annotated[float, typer.Option(help="Initial rows are uniform in [-scale, scale).")] = 0.01,
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Make a table, or change what may change of one; returns when every shard knows."""
-    settings = settings_of(log_url, redis_url, group, data_dir, config)
     rule: dict[str, object] = {"kind": optimizer} | ({} if lr is None else {"lr": lr})
     spec = TableSpec(name, dim, settings.group, shards, rule, Init(seed, scale))
     with client(settings) as connected:
@@ -43,16 +39,13 @@ def create(
 
 
 @app.command("ls")
+@on_rows
 def list_tables(
+    settings: Settings,
     as_json: AsJson = False,
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """List the tables of the group."""
-    with reader(settings_of(log_url, redis_url, group, data_dir, config)) as connected:
+    with reader(settings) as connected:
         tables = connected.tables()
     if as_json:
         typer.echo(orjson.dumps([spec.to_json() for spec in tables.values()], option=orjson.OPT_INDENT_2))

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group
-from driftline.cli.version_options import REFERENCE, StoreUrl, print_json, reading, store_settings
+from driftline.cli.options import AsJson, on_versions
+from driftline.cli.version_options import REFERENCE, print_json, reading
+from driftline.config import Settings
 from driftline.errors import VersionHeldError
 from driftline.versions.wording import columns
 
@@ -17,17 +18,15 @@ Name = Annotated[str, typer.Argument(help="Letters, digits, '_', '-', '.'.")]
 
 
 @app.command("ls")
+@on_versions
 def list_tags(
+    settings: Settings,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """List tags with their versions."""
     from driftline.versions import tags
 
-    found = tags(reading(store_settings(store_url, group, data_dir, config)))
+    found = tags(reading(settings))
     if as_json:
         print_json(found)
         return
@@ -36,20 +35,18 @@ def list_tags(
 
 
 @app.command("set")
+@on_versions
 def point(
+    settings: Settings,
     name: Name,
     ref: Annotated[str, typer.Argument(metavar="REF", help=f"{REFERENCE}.")] = "latest",
     move: Annotated[bool, typer.Option("--move", help="Also if the tag points elsewhere.")] = False,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Point a tag to a version; the version is kept as long as it does."""
     from driftline.versions import resolve, set_tag, tags
 
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     version = resolve(repository, ref).manifest.version
     before = tags(repository).get(name)
     if before not in (None, version) and not move:
@@ -65,18 +62,16 @@ def point(
 
 
 @app.command("rm")
+@on_versions
 def remove(
+    settings: Settings,
     name: Name,
     as_json: AsJson = False,
-    store_url: StoreUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Remove a tag."""
     from driftline.versions import remove_tag, tags
 
-    repository = reading(store_settings(store_url, group, data_dir, config))
+    repository = reading(settings)
     before = tags(repository).get(name)
     remove_tag(repository, name)
     if as_json:

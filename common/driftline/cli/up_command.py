@@ -34,7 +34,14 @@ def up(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if data_dir is not None and log_url is None:
         log_url = f"local://{Path(data_dir).absolute()}"
-    settings = settings_of(log_url, redis_url, group, data_dir, config, http_port=http_port)
+    settings = settings_of(
+        log_url=log_url,
+        redis_url=redis_url,
+        group=group,
+        data_dir=data_dir,
+        config=config,
+        http_port=http_port,
+    )
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())

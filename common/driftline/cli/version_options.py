@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import orjson
@@ -17,29 +16,18 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from driftline.cli.options import settings_of
 from driftline.config import Settings
 from driftline.errors import InputError
 
 if TYPE_CHECKING:  # the object store's client is loaded when it is needed
     from driftline.versions import Repository, Resolved
 
-StoreUrl = Annotated[
-    str | None, typer.Option("--store-url", help="Object store of the versions; default: in data_dir.")
-]
 REFERENCE = "[TABLE@]VERSION|BRANCH|TAG|latest|TIME[~N]"
 Ref = Annotated[str, typer.Argument(metavar="REF", help=f"{REFERENCE}.")]
 LatestRef = Annotated[str, typer.Argument(metavar="REF", help=f"{REFERENCE}.")]
 TableOption = Annotated[
     str | None, typer.Option("--table", help="Table, where the reference names none and there are several.")
 ]
-
-
-def store_settings(
-    store_url: str | None, group: str | None, data_dir: Path | None, config: Path | None
-) -> Settings:
-    """Return the settings in force for a command that needs the versions alone."""
-    return settings_of(group=group, data_dir=data_dir, config=config, store_url=store_url)
 
 
 def reading(settings: Settings) -> Repository:

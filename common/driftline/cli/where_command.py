@@ -8,28 +8,24 @@ import numpy as np
 import orjson
 import typer
 
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, RedisUrl, row_id, settings_of
+from driftline.cli.options import AsJson, on_rows, row_id
 from driftline.cli.tables_command import reader
 from driftline.client.splitting import as_ids
-from driftline.config import redact_url
+from driftline.config import Settings, redact_url
 from driftline.ids import lsn_generation, lsn_offset, shard_of
 from driftline.rows.layout import RowLayout, ShardKeys
 from driftline.rows.resp import id_bytes
 
 
+@on_rows
 def where(
+    settings: Settings,
     table: str,
     row: Annotated[str, typer.Argument(metavar="ID", help="0 to 2^64 - 1.")],
     as_json: AsJson = False,
-    log_url: LogUrl = None,
-    redis_url: RedisUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Print shard, Redis keys and a ready redis-cli command for a row, and the row if it exists."""
     number = row_id(row)
-    settings = settings_of(log_url, redis_url, group, data_dir, config)
     ids = as_ids(np.array([number], np.uint64))
     with reader(settings) as connected:
         handle = connected.table(table)

@@ -62,7 +62,9 @@ def _become(
     data_dir: Path | None,
     config: Path | None,
 ) -> None:
-    settings_of(log_url, redis_url, group, data_dir, config)  # complain here, not in the child
+    settings_of(  # complain here, not in the child
+        log_url=log_url, redis_url=redis_url, group=group, data_dir=data_dir, config=config
+    )
     flags = {
         "DRIFTLINE_LOG_URL": log_url,
         "DRIFTLINE_REDIS_URL": redis_url,

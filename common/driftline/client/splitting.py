@@ -20,6 +20,8 @@ from driftline.shard.spec import FRAME_OVERHEAD, TableSpec
 
 PARTS = 1 << 16
 MAX_STEP = (1 << 48) - 1
+_OFTEN = 8
+"""Occurrences up to which ids are summed all at once, one occurrence after the other, and not id by id."""
 
 
 def as_ids(ids: ArrayLike) -> NDArray[np.uint64]:
@@ -64,19 +66,35 @@ def sum_duplicates(
     """Return distinct ids in increasing order, and per id the sum of its gradients in order of occurrence."""
     if len(ids) < 2 or (ids[1:] > ids[:-1]).all():
         return ids, grads
-    distinct, inverse = np.unique(ids, return_inverse=True)
-    if len(distinct) == len(ids):
-        order = np.argsort(ids, kind="stable")
-        return ids[order], grads[order]
-    sums = np.zeros((len(distinct), grads.shape[1]), np.float32)
-    first = np.full(len(distinct), len(ids))
-    np.minimum.at(first, inverse, np.arange(len(ids)))
-    sums[:] = grads[first]  # not 0 + g: that would turn -0 into +0
-    rest = np.ones(len(ids), bool)
-    rest[first] = False
+    order = np.argsort(ids, kind="stable")
+    ordered = ids[order]
+    fresh = np.ones(len(ids), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=fresh[1:])
+    starts = np.flatnonzero(fresh)
+    counts = np.diff(starts, append=len(ids))
+    sums = grads[order[starts]]
     with np.errstate(over="ignore", invalid="ignore"):  # the caller judges the sums
-        np.add.at(sums, inverse[rest], grads[rest])
-    return distinct, sums
+        often = np.flatnonzero(counts > _OFTEN)
+        for at in often.tolist():
+            sums[at] = _sum_rows(grads[order[starts[at] : starts[at] + counts[at]]])
+        rest = np.flatnonzero((counts > 1) & (counts <= _OFTEN))
+        for occurrence in range(1, _OFTEN):
+            rest = rest[counts[rest] > occurrence]
+            sums[rest] += grads[order[starts[rest] + occurrence]]
+    return ordered[starts], sums
+
+
+def _sum_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the sum of two or more rows, one after the other.
+
+    numpy adds along the first axis row by row, except where there is but one column: those it
+    adds pairwise. The begin is -0: 0 would turn a -0 into +0.
+    """
+    if rows.shape[1] == 1:
+        last: NDArray[np.float32] = np.add.accumulate(rows, axis=0)[-1]
+        return last
+    sums: NDArray[np.float32] = np.add.reduce(rows, axis=0, initial=np.float32(-0.0))
+    return sums
 
 
 class Sequence:

@@ -103,9 +103,10 @@ class Outcomes:
                 done.append(event)
             if waiting:
                 return None
-            absent = tuple(sorted(row for each in done for row in each.absent))
-            ops = tuple(op for each in done for op in each.ops)
-            return NodeRollback(sum(each.rows for each in done), absent, ops)
+            # one that was taken for dead may have answered, too: nothing counts twice
+            absent = tuple(sorted({row for each in done for row in each.absent}))
+            ops = tuple(sorted({op for each in done for op in each.ops}))
+            return NodeRollback(len(request.ids) - len(absent), absent, ops)
 
         return await self._find(look, since, timeout, f"the roll-back of {table} to backup {backup}")
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import driftline
-from driftline.audit import audit_table
+from driftline.audit import AuditVersions, audit_table
 from driftline.config import Settings as Deployment
 from driftline.config import load_settings, new_key
 from driftline.connecting import versions_of
@@ -39,7 +39,6 @@ from driftline.errors import DriftlineError
 from driftline.frames.headers import Keyring
 from driftline.log import open_log
 from driftline.rows.servers import Servers
-from driftline.shard.restore import LoadVersion
 from driftline.stack.local import Endpoints, LocalStack
 from driftline.versions import find_group
 
@@ -266,7 +265,7 @@ def _health(*tables: PipelineTable) -> Health:
     return Health(p50, p99, None)
 
 
-async def audit_demo(endpoints: Endpoints, shards: int, versions: LoadVersion) -> Audit:
+async def audit_demo(endpoints: Endpoints, shards: int, versions: AuditVersions) -> Audit:
     """Return the audit of both tables; `versions` loads what somebody restored meanwhile."""
     keyring = Keyring.parse(endpoints.key)
     servers = Servers.at(endpoints.redis_url)

@@ -4,11 +4,12 @@ Invariant: pure; no log, no clock, no network. `KnnGraph` is the one way in, for
 """
 
 from driftline.graph.audit import Audit, AuditSettings, Recall
+from driftline.graph.cells import CellSettings
 from driftline.graph.g2 import G2Settings
 from driftline.graph.knn import GraphSettings, KnnGraph
 from driftline.graph.methods import MethodName
 from driftline.graph.metric import Metric, unusable
-from driftline.graph.propose import IndexSettings
+from driftline.graph.propose import IndexSettings, ProposerName
 from driftline.graph.results import (
     BORN,
     CAUSES,
@@ -32,6 +33,7 @@ __all__ = [
     "RESTORED",
     "Audit",
     "AuditSettings",
+    "CellSettings",
     "G2Settings",
     "GraphSettings",
     "GraphTick",
@@ -40,6 +42,7 @@ __all__ = [
     "MethodName",
     "Metric",
     "Neighbours",
+    "ProposerName",
     "Recall",
     "Snapshot",
     "SnapshotDelta",

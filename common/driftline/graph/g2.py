@@ -1,8 +1,8 @@
-"""G2: a stale HNSW index proposes, reverse neighbours and bounds repair.
+"""G2: cells or a stale HNSW index propose, reverse neighbours and bounds repair.
 
-Invariant: every list holds current distances (see `renew`), whatever the index proposes; what
+Invariant: every list holds current distances (see `renew`), whatever is proposed; what
 can be wrong is only that a near row is missing, and the audit measures how often.
-Per tick: candidates of each changed row from the index and from its M-order neighbourhood in
+Per tick: candidates of each changed row from the proposer and from its M-order neighbourhood in
 the old graph; then from those who list its new neighbours; pairs nearer than a row's bound
 enter that row's list; lists with too few entries are made anew.
 """
@@ -15,18 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.graph import brute
+from driftline.graph.cells import Cells, CellSettings
 from driftline.graph.expand import neighbourhood, reverse_pairs
 from driftline.graph.lists import Lists, Places
 from driftline.graph.methods import MethodName
 from driftline.graph.packing import EMPTY, Keys, distances_of, distinct, grouped, merged, pack, slots_of
-from driftline.graph.propose import IndexFailedError, IndexSettings, Proposer
+from driftline.graph.propose import Hnswlib, IndexFailedError, IndexSettings, Proposer, ProposerName
 from driftline.graph.renew import Found, Touched, renew
 from driftline.graph.reverse import ReverseIndex
 
-_CHUNK = 512  # rows at a time: their candidates' vectors stay within some 20 MB
+_CHUNK = 256  # rows at a time: their candidates and pairs stay within some 10 MB
+_ASKED = 2_048  # rows that the proposer is asked for at a time
 _UPHEAVAL = 0.25
 EXACT_ROWS = 20_000
-"""Up to here comparing all with all is as fast as building an index."""
+"""Up to here comparing all with all is as fast as proposing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,11 @@ class G2Settings:
     """What can be tuned; the defaults are those the figures in the docs were reached with."""
 
     order: int = 2  # M of the M-order neighbourhood
-    proposals: int = 4  # candidates asked of the index, in multiples of `neighbours`
-    first_search: int = 400  # ef while the first lists are made
+    proposals: int = 4  # candidates asked of the proposer, in multiples of `neighbours`
+    proposer: ProposerName = ProposerName.CELLS
     sweep: float = 0.0  # share of the rows looked at again each tick, changed or not
-    index: IndexSettings = IndexSettings()  # noqa: RUF009 - frozen
+    cells: CellSettings = CellSettings()  # noqa: RUF009 - frozen
+    index: IndexSettings = IndexSettings()  # noqa: RUF009 - frozen; of the proposer hnsw
 
 
 class G2Method:
@@ -50,13 +53,16 @@ class G2Method:
         self._neighbours = neighbours
         self._settings = settings
         self._reverse = ReverseIndex()
-        self._proposer = Proposer(lists, settings.index, seed)
+        hnsw = settings.proposer is ProposerName.HNSW
+        self._proposer: Proposer = (
+            Hnswlib(lists, settings.index, seed) if hnsw else Cells(lists, settings.cells, seed)
+        )
         self._rng = np.random.default_rng((seed, 2))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the reverse index; the HNSW index is outside what can be counted from here."""
-        return self._reverse.nbytes
+        """Bytes of the reverse index and of the proposer."""
+        return self._reverse.nbytes + self._proposer.nbytes
 
     @property
     def builds(self) -> int:
@@ -70,11 +76,11 @@ class G2Method:
         if len(rows) <= EXACT_ROWS:
             self._lists.settle(rows, brute.nearest(self._lists, rows, self._lists.width))
         else:
-            for start in range(0, len(rows), _CHUNK):
-                part = rows[start : start + _CHUNK]
-                near = self._proposer.propose(part, 2 * self._lists.width, self._settings.first_search)
+            for start in range(0, len(rows), _ASKED):
+                part = rows[start : start + _ASKED]
+                near = self._proposer.search(part, 2 * self._lists.width)
                 self._lists.settle(part, merged(self._lists.fan(part, near), self._lists.width))
-            # The index alone misses 6 neighbours of 1,000; theirs know most of them.
+            # The proposer alone misses some neighbours of 1,000; theirs know most of them.
             for start in range(0, len(rows), _CHUNK):
                 part = rows[start : start + _CHUNK]
                 beyond = self._lists.fan(part, neighbourhood(self._lists, part, 2, self._neighbours))
@@ -96,7 +102,8 @@ class G2Method:
         """Renew what changed. Raises IndexFailedError with the lists as they were."""
         lists = self._lists
         if len(changed) > _UPHEAVAL * len(lists):
-            self._proposer.build()  # the index knows too few rows by their place to propose anything
+            self._proposer.build()  # what it learned is of a table that is no more
+        self._proposer.moved(changed, removed)
         newborn = changed[lists.keys[changed, 0] == EMPTY]
         if len(newborn):
             self._proposer.born(newborn)
@@ -125,16 +132,17 @@ class G2Method:
         return touched
 
     def close(self) -> None:
-        """Wait for the builder."""
+        """Wait for a rebuild under way."""
         self._proposer.close()
 
     def _search(self, changed: Places) -> Found:
         own = np.full((len(changed), self._lists.width), EMPTY)
         rows: list[Places] = [np.empty(0, np.int64)]
         keys: list[Keys] = [np.empty(0, np.uint64)]
+        proposed = self._proposed(changed)
         for start in range(0, len(changed), _CHUNK):
             part = changed[start : start + _CHUNK]
-            fan = self._candidates(part)
+            fan = self._candidates(part, proposed[start : start + _CHUNK])
             mine = merged(fan.copy(), self._lists.width)
             self._collect(rows, keys, part, fan)
             # Who jumped is now among strangers, whose neighbours its old place does not know.
@@ -156,8 +164,10 @@ class G2Method:
             own[start : start + _CHUNK] = mine
         return Found(own, np.concatenate(rows), np.concatenate(keys))
 
-    def _candidates(self, rows: Places) -> Keys:
-        proposed = self._proposer.propose(rows, self._settings.proposals * self._neighbours + 1)
+    def _proposed(self, rows: Places) -> NDArray[np.int32]:
+        return self._proposer.propose(rows, self._settings.proposals * self._neighbours + 1)
+
+    def _candidates(self, rows: Places, proposed: NDArray[np.int32]) -> Keys:
         around = neighbourhood(self._lists, rows, self._settings.order, self._neighbours)
         return self._lists.fan(rows, np.concatenate([proposed, around], axis=1))
 
@@ -180,7 +190,9 @@ class G2Method:
         for start in range(0, len(rows), _CHUNK):
             part = rows[start : start + _CHUNK]
             try:
-                fan = np.concatenate([self._candidates(part), self._lists.keys[part]], axis=1)
+                fan = np.concatenate(
+                    [self._candidates(part, self._proposed(part)), self._lists.keys[part]], axis=1
+                )
             except IndexFailedError:  # half-way through a tick: finish it; the next one will say so
                 fan = brute.nearest(self._lists, part, self._lists.width)
             out[start : start + _CHUNK] = merged(fan, self._lists.width)

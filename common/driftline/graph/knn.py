@@ -23,6 +23,7 @@ from driftline.graph.m_order import MOrderMethod
 from driftline.graph.methods import Method, MethodName
 from driftline.graph.metric import Floats, Ids, Metric, outward, prepare
 from driftline.graph.packing import EMPTY, Keys, distances_of, slots_of
+from driftline.graph.propose import ProposerName
 from driftline.graph.renew import Touched
 from driftline.graph.results import BORN, MOVED, NEIGHBOUR_MOVED, REMOVED, GraphTick, Neighbours
 from driftline.graph.slots import ABSENT, SlotMap
@@ -86,22 +87,21 @@ class KnnGraph:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of vectors, lists and indexes, but for the HNSW index, which cannot be asked."""
+        """Bytes of vectors, lists and indexes, but for an HNSW index, which cannot be asked."""
         lists = 0 if self._lists is None else self._lists.nbytes
         return lists + self._slots.nbytes + (0 if self._method is None else self._method.nbytes)
 
     @property
     def rebuilds(self) -> int:
-        """How many indexes were begun; 0 for methods without one."""
+        """How often the proposer of g2 was built from nothing; 0 for methods without one."""
         return self._method.builds if isinstance(self._method, G2Method) else 0
 
     def fit(self, ids: ArrayLike, vectors: ArrayLike) -> Self:
         """Make the graph of these rows, forgetting any before.
 
-        Raises InputError for rows that have no place in a graph, ConfigError for g2 without hnswlib.
+        Raises InputError for rows that have no place in a graph, ConfigError for g2 by hnsw without hnswlib.
         """
-        keys, rows = self._checked(ids, vectors, None)
-        self._place(keys, rows)
+        self._place(*self._checked(ids, vectors, None))  # unnamed: unit vectors are not kept twice
         assert self._method is not None
         try:
             self._method.build()
@@ -200,7 +200,7 @@ class KnnGraph:
         slots = self._slots.add(ids)
         method = self.settings.method
         if method is MethodName.AUTO:
-            exact = len(ids) <= EXACT_ROWS or not propose.available()
+            exact = len(ids) <= EXACT_ROWS or not self._g2_can_be()
             method = MethodName.EXACT if exact else MethodName.G2
             if exact and len(ids) > EXACT_ROWS:
                 self._note = _NO_HNSWLIB
@@ -218,6 +218,9 @@ class KnnGraph:
             return MOrderMethod(self._lists, self.settings.neighbours, self.settings.order)
         return ExactMethod(self._lists, self.settings.neighbours)
 
+    def _g2_can_be(self) -> bool:
+        return self.settings.g2.proposer is not ProposerName.HNSW or propose.available()
+
     def _fall_back(self, failure: str) -> Method:
         self._note = f"{failure}: every tick is exact from here on"
         self._method = self._made(MethodName.EXACT)
@@ -227,7 +230,7 @@ class KnnGraph:
         """Let `auto` go from exact to g2 once the table is half as large again as what is done exactly."""
         asked = self.settings.method is MethodName.AUTO and not self._note
         if asked and isinstance(self._method, ExactMethod) and 2 * len(self._slots) > 3 * EXACT_ROWS:
-            if not propose.available():
+            if not self._g2_can_be():
                 self._note = _NO_HNSWLIB
                 return
             self._method = self._made(MethodName.G2)

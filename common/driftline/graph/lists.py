@@ -15,7 +15,7 @@ from driftline.graph.metric import Floats, Metric
 from driftline.graph.packing import EMPTY, Keys, distances_of, pack
 
 Places = NDArray[np.int64]
-_BLOCK_CELLS = 1 << 22  # of a distance block: 16 MiB of float32
+_BLOCK_CELLS = 1 << 20  # of a distance block: 4 MiB of float32
 INFINITE = np.float32(np.inf)
 
 

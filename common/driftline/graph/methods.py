@@ -16,8 +16,8 @@ from driftline.graph.renew import Touched
 class MethodName(StrEnum):
     """The methods by name."""
 
-    AUTO = "auto"  # exact up to 20,000 rows or without hnswlib, else g2
-    G2 = "g2"  # HNSW proposes, the graph repairs
+    AUTO = "auto"  # exact up to 20,000 rows, else g2
+    G2 = "g2"  # cells or HNSW propose, the graph repairs
     EXACT = "exact"  # every changed row against every row
     M_ORDER = "m_order"  # the patent's rule alone
 

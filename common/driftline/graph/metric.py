@@ -22,6 +22,7 @@ Ids = NDArray[np.uint64]
 
 LARGEST_NORM = 1e18
 """Squares of anything larger leave float32."""
+_AT_ONCE = 4096  # rows divided at a time: quotients are float64 for a moment
 
 
 class Metric(StrEnum):
@@ -63,8 +64,12 @@ def prepare(ids: Ids, vectors: Floats, metric: Metric) -> Floats:
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     if metric is not Metric.COSINE:
         return rows
-    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
-    return np.asarray(rows / norms[:, None], np.float32)
+    unit = np.empty_like(rows)
+    for start in range(0, len(rows), _AT_ONCE):
+        part = rows[start : start + _AT_ONCE]
+        norms = np.sqrt(np.einsum("nd,nd->n", part, part, dtype=np.float64))
+        unit[start : start + _AT_ONCE] = part / norms[:, None]
+    return unit
 
 
 def pairs(x: Floats, y: Floats, metric: Metric) -> Floats:

@@ -1,10 +1,11 @@
-"""Candidates from an HNSW index that is allowed to be stale.
+"""Who proposes candidates, and one who does: an HNSW index that is allowed to be stale.
 
 Invariant: what is returned are candidates only; whoever asked measures them against the
-rows as they are now. A row changed or born since the index was built is found by its old
-place or not at all, so the index is built anew beside the old one, a piece per tick, and
+rows as they are now. In an HNSW index a row changed or born since it was built is found by its old
+place or not at all, so it is built anew beside the old one, a piece per tick, and
 swapped in at a tick that depends on the number of changed rows alone: never on timing.
-hnswlib must not add and query at once, and in-place updates lose recall.
+hnswlib must not add and query at once, and in-place updates lose recall. An index takes 545
+bytes a row of 64 dimensions, while it is rebuilt twice that: `cells` takes 7.
 Source: Malkov, Yashunin, "Efficient and robust approximate nearest neighbor search using
 Hierarchical Navigable Small World graphs", TPAMI 2018.
 """
@@ -12,6 +13,7 @@ Hierarchical Navigable Small World graphs", TPAMI 2018.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from threading import Thread
 from typing import Protocol
 
@@ -26,6 +28,29 @@ _FRESH = 1 / 16
 """Share of the rows that may be unknown to the index: each costs a comparison per changed row."""
 
 
+class ProposerName(StrEnum):
+    """Who proposes candidates to G2."""
+
+    CELLS = "cells"  # rows filed under centroids: never stale, small
+    HNSW = "hnsw"  # hnswlib, rebuilt in the background
+
+
+class Proposer(Protocol):
+    """Proposes rows that may be near; a row of `Lists` is known by its slot."""
+
+    builds: int  # how often what it goes by was begun from nothing
+
+    def build(self) -> None: ...
+    def moved(self, changed: Places, removed: Places) -> None: ...
+    def born(self, slots: Places) -> None: ...
+    def propose(self, rows: Places, width: int) -> NDArray[np.int32]: ...
+    def search(self, rows: Places, width: int) -> NDArray[np.int32]: ...
+    def advance(self, changed: int) -> bool: ...
+    def close(self) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
     """HNSW's parameters; the defaults are those the figures in the docs were reached with."""
@@ -33,6 +58,7 @@ class IndexSettings:
     links: int = 12  # M
     build_width: int = 60  # ef_construction
     search_width: int = 64  # ef
+    first_width: int = 400  # ef while the first lists are made
     threads: int = 2  # of queries; insertion uses one, or the index would depend on timing
     turnover: float = 0.75  # rebuilt when this share of the rows has changed since the last build began
     pieces: int = 16  # ticks that a rebuild is spread over
@@ -79,8 +105,10 @@ def new_index(dims: int, metric: Metric, capacity: int, settings: IndexSettings,
     return index
 
 
-class Proposer:
+class Hnswlib:
     """One index in use, and perhaps one under construction."""
+
+    nbytes = 0  # hnswlib does not tell
 
     def __init__(self, lists: Lists, settings: IndexSettings, seed: int) -> None:
         self._lists = lists
@@ -109,7 +137,15 @@ class Proposer:
             raise IndexFailedError(self._failure)
         self._index = index
 
-    def propose(self, rows: Places, width: int, search: int | None = None) -> NDArray[np.int32]:
+    def propose(self, rows: Places, width: int) -> NDArray[np.int32]:
+        """Return candidate slots (n, m) for `rows`. Raises IndexFailedError."""
+        return self._query(rows, width, self._settings.search_width)
+
+    def search(self, rows: Places, width: int) -> NDArray[np.int32]:
+        """Return what `propose` does, looked for with more care. Raises IndexFailedError."""
+        return self._query(rows, width, self._settings.first_width)
+
+    def _query(self, rows: Places, width: int, search: int) -> NDArray[np.int32]:
         """Return candidate slots (n, <= width) for `rows`; some may be dead, none need be nearest.
 
         Raises IndexFailedError.
@@ -118,12 +154,15 @@ class Proposer:
             raise IndexFailedError(self._failure)
         try:
             width = min(width, self._index.get_current_count())
-            self._index.set_ef(max(search or self._settings.search_width, width))
+            self._index.set_ef(max(search, width))
             labels, _ = self._index.knn_query(self._lists.vectors[rows], width, self._settings.threads)
         except RuntimeError as error:
             self._index, self._failure = None, f"hnswlib failed to search: {error}"
             raise IndexFailedError(self._failure) from error
         return np.concatenate([labels.astype(np.int32), self._newborn(rows, width)], axis=1)
+
+    def moved(self, changed: Places, removed: Places) -> None:
+        """Nothing: who moved is found by the old place until the next index is in."""
 
     def born(self, slots: Places) -> None:
         """Take note of slots that were given to new rows: they are compared one by one until indexed."""

@@ -31,6 +31,7 @@ class VersionPlace:
 
     version: str
     position: Position  # its fixed fields; no producers, no restored rows
+    updates: int = 0  # next offset of the updates
 
 
 class VersionSource(Protocol):

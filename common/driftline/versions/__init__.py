@@ -12,6 +12,7 @@ from driftline.versions.delta import DeltaBuffer
 from driftline.versions.diffing import PartDiff, diff
 from driftline.versions.explaining import Change, Explanation, blame, explain
 from driftline.versions.fragments import complete, drop_fragments, put_fragment, read_fragments
+from driftline.versions.graphs import load_graph, store_graph
 from driftline.versions.history import Weight, ancestry, in_order, labels_of, read_all, weigh
 from driftline.versions.labels import (
     Pin,
@@ -91,6 +92,7 @@ __all__ = [
     "in_order",
     "labels_of",
     "line",
+    "load_graph",
     "open_group",
     "open_repository",
     "open_store",
@@ -109,6 +111,7 @@ __all__ = [
     "retire",
     "seal_part",
     "set_tag",
+    "store_graph",
     "tags",
     "undeploy",
     "unpin",

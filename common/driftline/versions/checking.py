@@ -17,6 +17,8 @@ from driftline.errors import DamagedObjectError, ObjectMissingError, StoreFormat
 from driftline.versions.cache import ObjectCache
 from driftline.versions.documents import read_plain
 from driftline.versions.fragments import FOLDER as FRAGMENTS
+from driftline.versions.graphs import FOLDER as GRAPHS
+from driftline.versions.graphs import GraphKey, check_graph
 from driftline.versions.manifest import Manifest, PartManifest, part_objects, read_manifest, read_part
 from driftline.versions.pages import ObjectRef
 from driftline.versions.parts import PartReader
@@ -90,6 +92,7 @@ class _Check:
             self._progress(version)
             yield from self.version(manifest)
         yield from self._labels()
+        yield from self._graphs()
         for info in store.list(FRAGMENTS):
             try:
                 read_part(info.key, store.get(info.key))
@@ -97,6 +100,12 @@ class _Check:
                 yield _of(error)
             except ObjectMissingError:
                 continue  # dropped by its commit meanwhile
+
+    def _graphs(self) -> Iterator[Finding]:
+        for info in self._repository.store.list(GRAPHS):
+            found = GraphKey.parse(info.key)
+            if found is not None and found.version in self._manifests:
+                yield from self._whole(info.key, partial(check_graph, self._repository, info.key))
 
     def _document(self, key: str) -> Iterator[Finding]:
         try:
@@ -124,21 +133,21 @@ class _Check:
             if table.graph is not None:
                 yield from self._object(table.graph)
             for shard, part in enumerate(table.parts):
-                earlier = base.tables[name] if base is not None and name in base.tables else None
+                # a shard that a relog put back to another version goes on from there
+                under = self._manifests.get(part.base) if part.base else base
+                earlier = under.tables[name] if under is not None and name in under.tables else None
                 before = earlier.parts[shard] if earlier is not None and shard < len(earlier.parts) else None
                 where = f"{manifest.key} {name}:{shard}"
-                yield from self._chain(where, part, before, manifest)
+                yield from self._chain(where, part, before, part.base or manifest.base)
                 yield from self._part(where, part, table.dim, table.state_size)
 
     def _chain(
-        self, where: str, part: PartManifest, before: PartManifest | None, manifest: Manifest
+        self, where: str, part: PartManifest, before: PartManifest | None, base: str
     ) -> Iterator[Finding]:
         begin, end = part.begin, part.place.number("next")
         if before is not None and begin != before.place.number("next"):
             expected = str(before.place.number("next"))
-            yield Finding(
-                "gap", where, f"its log begins where {manifest.base} does not end", expected, str(begin)
-            )
+            yield Finding("gap", where, f"its log begins where {base} does not end", expected, str(begin))
         same_log = before is not None and before.place.number("gen") == part.place.number("gen")
         if end < begin and (before is None or same_log):
             yield Finding("gap", where, "its log ends before it begins", f"at least {begin}", str(end))

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from driftline.errors import DamagedObjectError, ObjectExistsError, ObjectMissingError, VersionHeldError
 from driftline.versions.documents import read_plain, write_plain
 from driftline.versions.fragments import FOLDER as FRAGMENTS
+from driftline.versions.graphs import FOLDER as GRAPHS
+from driftline.versions.graphs import needed_graphs
 from driftline.versions.labels import holders
 from driftline.versions.manifest import manifest_key, part_objects, read_part
 from driftline.versions.naming import is_version_name
@@ -26,7 +28,7 @@ from driftline.versions.stores import STAGING, store_now
 _logger = logging.getLogger(__name__)
 _MARKS = "gc"
 _REGISTERS = ("tags", "pins", "branches", "deployments")
-_COLLECTED = ("tables", "attachments", FRAGMENTS, STAGING, "probe", "versions", "heads", *_REGISTERS)
+_COLLECTED = ("tables", "attachments", GRAPHS, FRAGMENTS, STAGING, "probe", "versions", "heads", *_REGISTERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ def _needed(repository: Repository, objects: Mapping[str, float], now: float) ->
     needed: set[str] = set()
     damaged: list[str] = []
     txns: set[str] = set()
+    alive: set[str] = set()
     newest: dict[str, int] = {}
     for key in objects:
         parts = key.split("/")
@@ -123,6 +126,7 @@ def _needed(repository: Repository, objects: Mapping[str, float], now: float) ->
         if tomb in objects and now - objects[tomb] > repository.grace:
             needed.add(tomb)
             continue
+        alive.add(version)
         newest_key = manifest_key(version, rev)
         # a revision that was replaced serves readers that opened it, for a grace period
         for each in range(rev + 1):
@@ -138,6 +142,7 @@ def _needed(repository: Repository, objects: Mapping[str, float], now: float) ->
             needed |= {key, tomb, *manifest.objects()}
             hint = f"{entry_key(f'heads/{manifest.branch}', manifest.depth)}-{version}"
             needed.add(hint)
+    needed |= needed_graphs(objects, alive)
     needed |= {key for key in objects if key.endswith("/tomb") and key.startswith("versions/")}
     for folder in _REGISTERS:
         some = [key for key in objects if key.startswith(f"{folder}/")]

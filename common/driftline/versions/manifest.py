@@ -86,6 +86,7 @@ class PartManifest:
     dictionary: tuple[ChunkRef, ...] = ()  # oldest first
     owners: OwnerRef | None = None  # of the first `owners.covers` segments
     changed: int = 0  # rows and tombstones that the version itself stored
+    base: str = ""  # whose rows it was laid on, where that is not the version's own base: behind a relog
 
 
 @dataclass(frozen=True, slots=True)

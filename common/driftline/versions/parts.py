@@ -62,6 +62,8 @@ class PartReader:
         self._owner_places: NDArray[np.int32] | None = None
         self._codes: NDArray[np.uint16] | None = None
         self._ranks: NDArray[np.uint32] | None = None
+        self._verified = np.zeros(self.ordinals, np.bool_)  # by ordinal: the pages of its row were
+        self._whole = np.zeros(len(part.segments), np.bool_)  # by segment: all of its pages were
         self._looked = 0
 
     @property
@@ -131,11 +133,21 @@ class PartReader:
         state = np.zeros((count, self.state_size), np.float32)
         order = np.argsort(at.segment, kind="stable")
         segments, ranks = at.segment[order], at.rank[order]
+        there = order[np.searchsorted(segments, 0) :]
+        # one look for all rows, where a look into each of some fifty segments takes longer than their rows
+        seen = self._whole[at.segment[there]] | self._verified[ordinals[there]]
+        fresh = set() if seen.all() else set(at.segment[there][~seen].tolist())
         starts = np.flatnonzero(np.diff(segments, prepend=ABSENT - 1))
         ends = [*starts[1:].tolist(), count]
         for place, start, end in zip(segments[starts].tolist(), starts.tolist(), ends, strict=True):
-            if place >= 0:
-                self.segment(place).take(ranks[start:end], lsn[start:end], rows[start:end], state[start:end])
+            if place < 0:
+                continue
+            segment, some = self.segment(place), ranks[start:end]
+            if place in fresh:
+                segment.verify(some)
+                self._whole[place] = segment.whole
+            segment.copy(some, lsn[start:end], rows[start:end], state[start:end])
+        self._verified[ordinals[there]] = True
         back = np.empty_like(order)
         back[order] = np.arange(count)
         found = np.where(at.found, ordinals, 0).astype(np.uint32)

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.frames.tensors import Array
 from driftline.versions.cache import MappedObject, ObjectCache
 from driftline.versions.pages import ObjectRef, Sealed, seal
 
 EXACT = "exact"
+_COLUMNS = ("lsn", "rows", "state")
 NOT_HERE = -1
 
 
@@ -74,7 +76,7 @@ class Segment:
     def __init__(self, cache: ObjectCache, entry: SegmentRef) -> None:
         self.entry = entry
         self._object: MappedObject = cache.open(entry.ref)
-        self._ready: NDArray[np.bool_] | None = None  # rows whose pages have all been verified
+        self._columns: tuple[Array, Array, Array] | None = None
 
     @property
     def ordinals(self) -> NDArray[np.uint32]:
@@ -111,24 +113,31 @@ class Segment:
         """Return the optimizer state of these ranks, (n, s)."""
         return self._object.rows("state", at)
 
-    def take(
+    def verify(self, at: NDArray[np.int64]) -> None:
+        """Verify the pages of the rows of these ranks."""
+        for name in _COLUMNS:
+            self._object.need(name, at, at + 1)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every page has been verified."""
+        return self._object.all_seen
+
+    def copy(
         self,
         at: NDArray[np.int64],
         lsn: NDArray[np.uint64],
         rows: NDArray[np.float32],
         state: NDArray[np.float32],
     ) -> None:
-        """Write the LSNs, rows and states of these ranks into contiguous arrays."""
-        tensors = self._object.frame.tensors
-        if self._ready is None:
-            self._ready = np.zeros(self.entry.rows, np.bool_)
-        if not self._ready[at].all():  # one look per row, where pages would take several
-            for name in ("lsn", "rows", "state"):
-                self._object.need(name, at, at + 1)
-            self._ready[at] = True
-        np.take(tensors["lsn"], at, 0, lsn, "clip")  # with "raise" numpy would buffer
-        np.take(tensors["rows"], at, 0, rows, "clip")
-        np.take(tensors["state"], at, 0, state, "clip")
+        """Write the LSNs, rows and states of these ranks, all verified, into contiguous arrays."""
+        if self._columns is None:
+            tensors = self._object.frame.tensors
+            self._columns = tensors["lsn"], tensors["rows"], tensors["state"]
+        of_lsn, of_rows, of_state = self._columns
+        of_lsn.take(at, 0, lsn, "clip")  # with "raise" numpy would buffer
+        of_rows.take(at, 0, rows, "clip")
+        of_state.take(at, 0, state, "clip")
 
     @property
     def width(self) -> tuple[int, int]:

@@ -19,7 +19,8 @@ from driftline.shard.cache import RowBlock
 from driftline.shard.position import Position
 from driftline.shard.restore import VersionRows
 from driftline.versions.history import newest
-from driftline.versions.labels import deployments
+from driftline.versions.labels import deployments, line
+from driftline.versions.manifest import Manifest
 from driftline.versions.parts import Rows
 from driftline.versions.reader import TableReader
 from driftline.versions.repository import Repository
@@ -107,6 +108,15 @@ class StoredVersions:
             raise UnknownTableError(f"version {version} has no table {table!r}")
         return found
 
+    def places(self, table: str, shard: int) -> Iterator[VersionPlace]:
+        """Yield where a shard stood at the newest version and those it continues, newest first. Blocks."""
+        found = newest(self.repository)
+        for each in line(self.repository, found) if found is not None else ():
+            known = each.tables.get(table)
+            if known is None or shard >= len(known.parts):
+                return
+            yield _place(each, table, shard)
+
     async def newest(self, table: str, shard: int) -> VersionPlace | None:
         """Return where a shard stood at the newest version; see `VersionSource`."""
         return await asyncio.to_thread(self._newest, table, shard)
@@ -127,7 +137,7 @@ class StoredVersions:
         known = found.tables.get(table) if found is not None else None
         if found is None or known is None or shard >= len(known.parts):
             return None
-        return VersionPlace(found.version, Position.fixed(known.parts[shard].place.position))
+        return _place(found, table, shard)
 
     def _part(self, version: str, table: str, shard: int) -> StoredPart | None:
         if self._failed:
@@ -147,6 +157,11 @@ class StoredVersions:
         except DriftlineError:
             self._failed = True
             raise
+
+
+def _place(manifest: Manifest, table: str, shard: int) -> VersionPlace:
+    place = manifest.tables[table].parts[shard].place
+    return VersionPlace(manifest.version, Position.fixed(place.position), place.updates)
 
 
 def _block(rows: Rows) -> RowBlock:

@@ -15,6 +15,7 @@ class Limits:
     flush_bytes: int = 8 << 20  # per shard: dirty rows that may pile up before applying waits for a commit
     gather_bytes: int = 2 << 20  # per shard: dirty rows for which a commit waits while the log holds more
     gather_for: float = 0.5  # seconds that it waits at most
+    rest_for: float = 0.05  # seconds at most between a slow commit and the next
     publish_window: int = 16 << 20  # per shard: states committed, not yet published
     marker_bytes: int = PART_BYTES  # of members in one frame; a marker with more is written in parts
     mark_after: float = 0.5  # seconds idle before `published` is written on its own

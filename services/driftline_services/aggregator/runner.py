@@ -240,8 +240,8 @@ class ShardRunner(Guarded):
                     await self._check_idle()
                 continue
             while self._shard.dirty or (self._finishing and self._marked < self._updates.published):
-                await self._pace.gather(lambda: self._shard.cache.dirty_bytes)
-                await self._flush()
+                async with self._pace.commit(lambda: self._shard.cache.dirty_bytes):
+                    await self._flush()
 
     async def _check_idle(self) -> None:
         """Notice a Redis that was emptied, went back or lost keys, though there is nothing to commit."""

@@ -1,8 +1,9 @@
 """Single rows back to a backup in memory, on request [EM5].
 
-Invariant: a request is answered once for each shard of its ids, by whoever follows that shard,
-and carried out once however often it is read: the op it becomes has an id that follows from it.
-The rows go through the ops log as explicit values, so a replay needs no backup.
+Invariant: a request is answered for each shard of its ids by whoever follows that shard, and
+carried out once however often it is read and whoever reads it: what of one shard goes into one op,
+and the id of that op, follow from the request and the shard alone, never from which other shards
+an instance has. The rows go through the ops log as explicit values, so a replay needs no backup.
 """
 
 from __future__ import annotations
@@ -44,6 +45,14 @@ class Share:
 
     request: RollbackRequested
     shards: tuple[int, ...]
+    ids: NDArray[np.uint64]  # increasing
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What one op puts back: some ids of one shard."""
+
+    asked: bytes  # id of the op's request: asked for twice, it counts once
     ids: NDArray[np.uint64]
 
 
@@ -128,17 +137,15 @@ class NodeRollbacks:
         request = share.request
         try:
             rows, absent = await self._read(share)
-            ops = [
-                await self._ask(share, rows, start)
-                for start in range(0, len(rows), max(1, FRAME_BYTES // _stride(rows)))
-            ]
+            ops = await self._ask(share, rows)
         except InputError as error:
             self.refused += 1
-            await self._topic.tell(RollbackRefused(request.request, share.shards, str(error)))
+            reason = f"{error}{await self._begun(share)}"
+            await self._topic.tell(RollbackRefused(request.request, share.shards, reason))
         else:
             self.done += 1
             found = RollbackDone(
-                request.request, request.table, request.backup, share.shards, len(rows), absent, tuple(ops)
+                request.request, request.table, request.backup, share.shards, len(rows), absent, ops
             )
             await self._topic.tell(found)
         self._answered.setdefault(request.request, set()).update(share.shards)
@@ -166,39 +173,74 @@ class NodeRollbacks:
         async with versioner.backing_up:  # nothing is dropped or merged meanwhile
             return await versioner.offload.run(work)
 
-    async def _ask(self, share: Share, rows: Rows, start: int) -> int:
-        step = max(1, FRAME_BYTES // _stride(rows))
-        some = slice(start, start + step)
-        request = share.request
-        # the same request, shards and stretch: the same id, so it counts once if we ask again after a crash
-        name = f"rollback {request.request} {share.shards} {start}"
-        asked = uuid.uuid5(NAMESPACE, name).bytes
-        if (known := await self._known(asked)) is not None:
-            return known
-        body = {"backup": request.backup, "request": request.request}
+    async def _ask(self, share: Share, rows: Rows) -> tuple[int, ...]:
+        """Return the ops that put `rows` back, each asked for unless it has been before."""
+        await self._catalogue.catch_up()
+        numbers: dict[bytes, int] = {}
+        for stretch in self._stretches(share):
+            places = np.flatnonzero(np.isin(rows.ids, stretch.ids, assume_unique=True))
+            if len(places):
+                known = self._catalogue.offset_of(stretch.asked)
+                if known is None:
+                    numbers[stretch.asked] = await self._append(share.request, stretch.asked, rows, places)
+                else:
+                    numbers[stretch.asked] = op_number(known)
+        # another instance may have asked meanwhile: the first counts, who waits for the second waits in vain
+        await self._catalogue.catch_up()
+        first = {asked: self._catalogue.offset_of(asked) for asked in numbers}
+        return tuple(
+            number if (at := first[asked]) is None else op_number(at) for asked, number in numbers.items()
+        )
+
+    async def _append(
+        self, request: RollbackRequested, asked: bytes, rows: Rows, places: NDArray[np.intp]
+    ) -> int:
+        """Ask for the op that puts some of `rows` back and return its number."""
         op = Op(
             RESTORE_ROWS,
             request.table,
             0,
             Origin(self._signer.requester, 0, 0),
-            body,
-            rows.ids[some],
-            rows.rows[some],
-            rows.state[some],
+            {"backup": request.backup, "request": request.request},
+            rows.ids[places],
+            rows.rows[places],
+            rows.state[places],
         )
         topic = topics.ops(self._signer.group)
         bounds = await self._log.bounds(topic, 0)
-        number = op_number(await self._log.append(topic, 0, [self._signer.sign(op, bounds.end, asked)]))
-        return await self._known(asked) or number
+        return op_number(await self._log.append(topic, 0, [self._signer.sign(op, bounds.end, asked)]))
 
-    async def _known(self, request: bytes) -> int | None:
-        """Return the number of the op that a request is: of the first, where it was asked for twice.
-
-        Shards pass only that one: whoever waits for another waits in vain.
-        """
+    async def _begun(self, share: Share) -> str:
+        """Say which ops of a share that is refused were asked for already, if any: by one that has died."""
+        if self._versioner.following.shards_of_table(share.request.table) is None:
+            return ""
         await self._catalogue.catch_up()
-        offset = self._catalogue.offset_of(request)
-        return None if offset is None else op_number(offset)
+        offsets = [self._catalogue.offset_of(each.asked) for each in self._stretches(share)]
+        numbers = ", ".join(str(op_number(each)) for each in offsets if each is not None)
+        return f"; some of the rows were put back before, by op {numbers}" if numbers else ""
+
+    def _stretches(self, share: Share) -> list[Stretch]:
+        following, request = self._versioner.following, share.request
+        count = following.shards_of_table(request.table)
+        assert count is not None, "it was read"
+        return stretches(request.request, share.ids, count, *following.shape_of(request.table))
+
+
+def stretches(request: str, ids: NDArray[np.uint64], count: int, dim: int, state_size: int) -> list[Stretch]:
+    """Cut ids (increasing) of a table of `count` shards into what single ops put back.
+
+    The ids of one shard are cut alike whichever other shards are there, so instances that share the
+    shards in another way than one that died ask for the very same ops.
+    """
+    step = max(1, FRAME_BYTES // (8 + 4 * (dim + state_size)))
+    shards = shard_of(ids, count)
+    found = []
+    for shard in np.unique(shards).tolist():
+        mine = ids[shards == shard]
+        for start in range(0, len(mine), step):
+            asked = uuid.uuid5(NAMESPACE, f"rollback {request} {shard} {start}").bytes
+            found.append(Stretch(asked, mine[start : start + step]))
+    return found
 
 
 def read_rows(
@@ -223,7 +265,3 @@ def read_rows(
     order = np.argsort(columns[0])
     rows = Rows(*(column[order] for column in columns))
     return rows, tuple(np.setdiff1d(ids, rows.ids).tolist())
-
-
-def _stride(rows: Rows) -> int:
-    return 8 + 4 * (int(rows.rows.shape[1]) + int(rows.state.shape[1]))

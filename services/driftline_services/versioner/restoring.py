@@ -18,8 +18,9 @@ def put_back(works: Works, state: ShardState, cut: Cut) -> None:
     Raises UnknownVersionError if it is gone, and whatever the store raises. May be repeated.
     """
     if is_relog(cut):  # the line stays: only this shard's rows are another version's
-        known = works.version(str(cut.body["version"])).tables.get(state.table)
-        state.relogged(cut, known.parts[state.shard] if known is not None else None)
+        name = str(cut.body["version"])
+        known = works.version(name).tables.get(state.table)
+        state.relogged(cut, known.parts[state.shard] if known is not None else None, name)
         return
     if state.last_op >= cut.op and not took_effect(cut):
         return

@@ -61,6 +61,7 @@ class ShardState:
     last_op: int  # cuts up to it are settled
     delta: DeltaBuffer
     markers: Markers = field(default_factory=Markers)
+    relogged_to: str = ""  # the version whose rows `base` is, where a relog made it another than the line's
     backup_op: int = 0  # the last backup since the base; 0: none
     backup_from: int = 0  # LSN from which states are newer than that backup
     open: int = 0  # op of the cut that is being settled; 0: none
@@ -128,6 +129,7 @@ class ShardState:
     def committed(self, op: int, part: PartManifest, line: Line) -> None:
         """The cut became a version, with this part."""
         self.last_op, self.base, self.line, self.open = op, part, line, 0
+        self.relogged_to = ""
         self._stand_anew(_behind(part.place))
 
     def passed(self, op: int) -> None:
@@ -136,12 +138,13 @@ class ShardState:
 
     def restored(self, cut: Cut, base: PartManifest, line: Line) -> None:
         """The shard was put back to version `line.base`: what had changed since is dropped."""
-        self.base, self.line = base, line
+        self.base, self.line, self.relogged_to = base, line, ""
         self._stand_anew(_number(cut.place.position, "floor"))
 
-    def relogged(self, cut: Cut, base: PartManifest | None) -> None:
+    def relogged(self, cut: Cut, base: PartManifest | None, version: str) -> None:
         """The shard was put back to a version over a log that lost records: what it published is void."""
         self.base, self.markers = base, Markers()
+        self.relogged_to = version if version != self.line.base else ""
         self._stand_anew(lsn(_number(cut.body, "generation"), _number(cut.body, "next")))
 
     def changes_since_backup(self) -> DeltaBuffer:

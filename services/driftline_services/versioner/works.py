@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from driftline.errors import ObjectExistsError, ObjectMissingError, UnknownVersionError, VersionHeldError
 from driftline.versions import (
@@ -143,7 +143,9 @@ class Works:
         """Return the shard at the cut, its new objects stored. Raises DeltaError if rows are missing."""
         spec = PartSpec(state.table, state.shard, state.dim, state.state_size, txn_of(cut.op))
         changes = state.delta if len(state.delta) else None
-        return seal_part(spec, state.base, changes, cut.place, self.repository.cache, self.repository.put)
+        cache, put = self.repository.cache, self.repository.put
+        part = seal_part(spec, state.base, changes, cut.place, cache, put)
+        return replace(part, base=state.relogged_to)
 
     def publish(self, cut: Cut, parts: Mapping[Shard, PartManifest]) -> None:
         """Tell the other instances of our shards."""

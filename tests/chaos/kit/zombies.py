@@ -141,7 +141,8 @@ def forget_locks(root: Path, pid: int) -> None:
     """Remove the lock files that a process holds."""
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         target = descriptor.readlink()
-        if target.is_relative_to(root / "members") or target.is_relative_to(root / "own"):
+        locks = target.is_relative_to(root / "members") or target.is_relative_to(root / "own")
+        if locks and not target.is_dir():  # it may have been frozen while it listed one
             target.unlink(missing_ok=True)
 
 
