@@ -40,7 +40,7 @@ def status(
     """Show the last verdict on each table, and the alarm that is open with all that was done about it."""
     from driftline.control.wording import in_words
 
-    settings = settings_of(log_url, None, group, data_dir, config)
+    settings = settings_of(log_url=log_url, group=group, data_dir=data_dir, config=config)
     ledger = asyncio.run(_with_log(settings, lambda log: _ledger(log, settings.group)))
     verdicts = _latest(ledger)
     case = ledger.open
@@ -78,7 +78,7 @@ def watch(
     config: ConfigFile = None,
 ) -> None:
     """Follow what is told of drift from now on, until Ctrl-C."""
-    settings = settings_of(log_url, None, group, data_dir, config)
+    settings = settings_of(log_url=log_url, group=group, data_dir=data_dir, config=config)
     asyncio.run(_with_log(settings, lambda log: _follow(log, settings.group, seconds, every=every)))
 
 
@@ -92,7 +92,13 @@ def approve(
     config: ConfigFile = None,
 ) -> None:
     """Have what an alarm calls for done: rows, or the whole group, go back."""
-    _answer(settings_of(log_url, None, group, data_dir, config), alarm, "approve", who, why)
+    _answer(
+        settings_of(log_url=log_url, group=group, data_dir=data_dir, config=config),
+        alarm,
+        "approve",
+        who,
+        why,
+    )
 
 
 def reject(
@@ -105,7 +111,9 @@ def reject(
     config: ConfigFile = None,
 ) -> None:
     """Say that an alarm is none: nothing goes back, and training is judged on."""
-    _answer(settings_of(log_url, None, group, data_dir, config), alarm, "reject", who, why)
+    _answer(
+        settings_of(log_url=log_url, group=group, data_dir=data_dir, config=config), alarm, "reject", who, why
+    )
 
 
 def _answer(settings: Settings, alarm: int, answer: str, who: str | None, why: str) -> None:

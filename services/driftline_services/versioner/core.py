@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from driftline.control import VersionRejected
@@ -60,7 +60,7 @@ class Versioner:
         self._settler = Settler(works, offload, gates, self._broken)
         self._flow: Flow | None = None
         self._tasks = Tasks(self._crash)
-        self._taker = BackupTaker(backups, offload, announcer, instance)
+        self.taker = BackupTaker(backups, offload, announcer, instance)
         self._kept: dict[TopicPartition, ShardState] = {}  # of the last assignment
         self._mended: set[Shard] = set()  # followed anew since the last version
         self.cuts: dict[int, GroupCut] = {}
@@ -112,7 +112,7 @@ class Versioner:
             await self._start(tp)
         if newest is not None and self.following.leads_in(self.following.tables(newest.op)):
             await self._announcer.tell(committed_event(newest))
-        await self._taker.state(self.following.homes)
+        await self.taker.state(self.following.homes)
 
     async def _look(self) -> Manifest | None:
         await self._catalogue.catch_up()
@@ -185,7 +185,7 @@ class Versioner:
 
     async def _meet(self, tp: TopicPartition, state: ShardState, cut: Cut) -> None:
         if cut.kind == BACKUP:
-            await self._taker.take(state, cut, self.following.mine(cut.op))
+            await self.taker.take(state, cut, self.following.mine(cut.op))
             self._go_on(tp, state)
             return
         if cut.kind in (ROLLBACK, CHECKOUT):
@@ -277,11 +277,7 @@ class Versioner:
     @property
     def backing_up(self) -> asyncio.Lock:
         """While it is held, no backup is dropped or merged."""
-        return self._taker.lock
-
-    async def give_up_backups(self, doubted: Callable[[Iterable[int]], list[int]]) -> None:
-        """Forget the backups that are called into doubt; rows cannot go back to them any more."""
-        await self._taker.give_up(doubted, self.following.homes)
+        return self.taker.lock
 
     # -- helpers
 

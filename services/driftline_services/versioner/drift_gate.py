@@ -81,7 +81,7 @@ class DriftGate:
                         start = reader.position
                         await self._enter(found, caught_up=start >= await self._topic.end())
                         if any(isinstance(each.event, DriftVerdict | BackupTaken) for each in found):
-                            await versioner.give_up_backups(self.doubted)
+                            await versioner.taker.give_up(self.doubted, versioner.following.homes)
                 finally:
                     await reader.close()
             except DriftlineError as error:
