@@ -21,9 +21,9 @@ MILD_AT, BAD_AT = 0.6, 0.8
 """Shares of the run at which the faults are planted: behind the version at 6/8, where the second one."""
 
 MILD_ROWS = 5
-MILD_PUSHES = 12
+MILD_PUSHES = 40
 """One push does not go far, however hard: adagrad's step is at most its rate times the root of dims."""
-BAD_PUSHES = 3  # of the broken worker, to one of the honest one
+BAD_PUSHES = 4  # of the broken worker, to one of the honest one
 CLUSTER_ROWS = 64
 FACTOR = 50.0
 BAD_SECONDS = 2.0

@@ -49,7 +49,7 @@ _SETTLE = 30.0  # seconds for the monitor to come to an end with what it sees
 _DRIFT = {
     "drift_mode": "auto",
     "drift_metric": "l2",
-    "drift_thresholds": "relative_offset=1.6",
+    "drift_thresholds": "offset_distance=3.2",
     "drift_least_ticks": 20,
     "drift_settle_ticks": 2,
     "drift_cool_ticks": 4,
