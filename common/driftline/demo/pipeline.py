@@ -50,6 +50,7 @@ _DRIFT = {
     "drift_mode": "auto",
     "drift_metric": "l2",
     "drift_thresholds": "offset_distance=3.2",
+    "drift_few_nodes": 8,
     "drift_least_ticks": 20,
     "drift_settle_ticks": 2,
     "drift_cool_ticks": 4,
