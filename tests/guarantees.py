@@ -659,6 +659,45 @@ GUARANTEES: tuple[Guarantee, ...] = (
             ),
         ),
     ),
+    Guarantee(
+        "a bad update while the drift monitor is in mode `auto`",
+        "Few rows go back to the backup before their tick, many take the group back to the newest version that passed and is "
+        "older than the onset, bit for bit; training goes on.",
+        (
+            Shown(
+                "tests/integration/test_drift_monitor.py::test_few_nodes_go_back_to_the_backup_before_their_tick"
+            ),
+            Shown(
+                "tests/integration/test_drift_monitor.py::test_a_bad_push_takes_the_group_back_to_the_version_before_it"
+            ),
+        ),
+    ),
+    Guarantee(
+        "`kill -9` of the monitor, the versioner or an aggregator during such a rollback",
+        "It is carried out once: every step is told first, and what it asks for is known by an id of its own.",
+        (
+            Shown(
+                "tests/integration/test_drift_monitor.py::test_a_recovery_in_which_somebody_is_killed_is_carried_out_once"
+            ),
+        ),
+    ),
+    Guarantee(
+        "a producer that goes on poisoning after a rollback",
+        "It is shut out where its gradients stand out; then an older version is taken, then a person is asked.",
+        (
+            Shown(
+                "tests/integration/test_drift_monitor.py::test_a_producer_that_goes_on_poisoning_is_shut_out"
+            ),
+            Shown(
+                "tests/unit/test_drift_deciding.py::test_without_such_a_producer_an_older_version_is_restored"
+            ),
+        ),
+    ),
+    Guarantee(
+        "an operator's bulk upsert",
+        "No alarm: only rows moved by gradients are judged.",
+        (Shown("tests/integration/test_drift_monitor.py::test_an_operators_bulk_upsert_raises_no_alarm"),),
+    ),
 )
 
 

@@ -118,6 +118,18 @@ def options(
     """Return the options of a client, with what is None taken from the settings."""
     flags = {"log_url": log_url, "redis_url": redis_url, "group": group}
     settings = load_settings(flags, cwd=Path.cwd(), environ=os.environ).settings
+    return options_of(settings, key, producer, producer_epoch, gradient_dtype, merge_steps)
+
+
+def options_of(
+    settings: Settings,
+    key: str | None = None,
+    producer: str | None = None,
+    producer_epoch: int = 0,
+    gradient_dtype: str = "F32",
+    merge_steps: int = 1,
+) -> Options:
+    """Return the options of a client of the deployment that `settings` name."""
     try:
         keys = key or signing_key(settings)
     except ConfigError:

@@ -125,6 +125,18 @@ BARRIERS_ASKED = _counter("requested_barriers", "Barriers that the versioner ask
 NODE_ROLLBACKS = _counter("node_rollbacks", "Requests to put rows back to a backup.", ("outcome",))
 UNREADABLE_UPDATES = _counter("unreadable_updates", "Records of updates logs that are no update.", ())
 
+# What does the drift monitor see?
+DRIFT_LAG = _gauge("drift_lag_records", "Records of the updates log that the monitor has not taken in.")
+DRIFT_ROWS = _gauge("drift_rows", "Rows that the monitor watches.", ("table",))
+DRIFT_BYTES = _gauge(
+    "drift_bytes", "Memory of its rows and neighbour lists, without the search index.", ("table",)
+)
+DRIFT_TICK_SECONDS = _gauge("drift_tick_seconds", "Time that the last tick took to be judged.", ("table",))
+DRIFT_CALIBRATION = _gauge("drift_calibration_ticks", "Ticks in the calibration.", ("table",))
+DRIFT_VERDICTS = _counter("drift_verdicts", "Ticks judged, by what is known of them.", ("standing",))
+DRIFT_ALARMS = _gauge("drift_open_alarms", "Alarms that are not dealt with.", ())
+DRIFT_RECOVERIES = _counter("drift_recoveries", "Alarms dealt with here, by how they ended.", ("outcome",))
+
 METRICS: tuple[Metric, ...] = (
     LAG,
     WATERMARK_AGE,
@@ -163,6 +175,14 @@ METRICS: tuple[Metric, ...] = (
     BARRIERS_ASKED,
     NODE_ROLLBACKS,
     UNREADABLE_UPDATES,
+    DRIFT_LAG,
+    DRIFT_ROWS,
+    DRIFT_BYTES,
+    DRIFT_TICK_SECONDS,
+    DRIFT_CALIBRATION,
+    DRIFT_VERDICTS,
+    DRIFT_ALARMS,
+    DRIFT_RECOVERIES,
 )
 
 

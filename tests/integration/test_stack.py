@@ -64,7 +64,7 @@ def test_a_signal_ends_everything_in_order_within_seconds(
 ) -> None:
     python(SCRIPT, tmp_path)
     pids = descendants(up.pid)
-    assert len(pids) == 3  # Redis, the aggregator and the versioner
+    assert len(pids) == 4  # Redis, the aggregator, the versioner and the drift monitor
     os.killpg(up.pid, number)  # as a terminal does: to the whole group
     assert up.wait(10) == 0
     assert all(map(gone, pids))
@@ -92,7 +92,7 @@ def test_a_part_that_is_killed_is_started_again(up: Up, tmp_path: Path) -> None:
     for victim in descendants(up.pid):
         os.kill(victim, signal.SIGKILL)
         until(lambda victim=victim: gone(victim), "the victim is gone")  # type: ignore[misc]
-        until(lambda: len(descendants(up.pid)) == 3, "all parts run again", seconds=20)
+        until(lambda: len(descendants(up.pid)) == 4, "all parts run again", seconds=20)
         assert python(SCRIPT, tmp_path) == [[1.0, 2.0]]
     assert driftline("audit", "users", cwd=tmp_path).returncode == 0
 

@@ -26,7 +26,7 @@ from driftline.versions.gating import Candidate, Judgement, Status, Unanswered
 from driftline.versions.manifest import read_manifest
 from driftline.versions.parts import PartReader
 from driftline.versions.stores import ObjectInfo
-from driftline_services.versioner.announcing import Announcer
+from driftline_services.chassis.announcing import Announcer
 from driftline_services.versioner.backups import Backups
 from driftline_services.versioner.core import Versioner
 from driftline_services.versioner.gates import Gates

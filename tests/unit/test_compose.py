@@ -111,7 +111,8 @@ def test_nothing_is_reachable_from_other_machines(service: str) -> None:
 
 @pytest.mark.parametrize("service", OURS)
 def test_health_and_metrics_can_be_reached_from_outside_the_container(service: str) -> None:
-    field = "versioner_http_port" if service == "versioner" else "http_port"
+    own = {"versioner": "versioner_http_port", "drift-monitor": "drift_http_port"}
+    field = own.get(service, "http_port")
     default = Settings.model_fields[field].default
     assert SERVICES[service]["environment"]["DRIFTLINE_HTTP_HOST"] == "0.0.0.0"
     assert SERVICES[service]["ports"] == [f"127.0.0.1:{default}:{default}"]

@@ -123,7 +123,7 @@ def test_the_summary_has_stable_keys_and_null_for_what_was_not_measured() -> Non
     assert set(data) == {
         "source", "seed", "dims", "steps", "events", "scored_events", "seconds", "gradient_rows",
         "rows_per_s", "freshness_ms", "recall_at_20", "baselines", "recall_ceiling", "audit", "audit_detail",
-            "versions", "backups",
+        "versions", "backups", "verdicts", "rollbacks", "faults",
     }  # fmt: skip
     assert set(data["baselines"]) == {"popularity", "recency"}
     assert data["freshness_ms"] == {"p50": None, "p99": None}

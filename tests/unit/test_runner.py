@@ -120,7 +120,9 @@ async def test_an_op_is_marked_between_what_was_before_and_what_comes_after(rig:
     assert kinds == ["spec", "state", "barrier", "state"]
     marker = rig.updates()[2]
     assert isinstance(marker, Marker)
-    assert (marker.op, marker.body, marker.position["next"]) == (2, {"kind": "version"}, 3)
+    sent = {"since": -1, "producers": {(b"p" * 16).hex(): [1, 2.0, 1.41421]}}
+    assert (marker.op, marker.position["next"]) == (2, 3)
+    assert marker.body == {"kind": "version", "gradients": sent}
 
 
 async def test_a_marker_that_is_too_large_for_a_frame_is_written_in_parts(rig: Rig) -> None:

@@ -20,7 +20,13 @@ from tests.support.waiting import until
 
 
 def settings_in(directory: Path, **more: object) -> Settings:
-    flags = {"data_dir": str(directory), "log_url": f"local://{directory}/log", "versioner": False, **more}
+    flags = {
+        "data_dir": str(directory),
+        "log_url": f"local://{directory}/log",
+        "versioner": False,
+        "drift_monitor": False,
+        **more,
+    }
     return load_settings(flags, cwd=directory, environ={}).settings
 
 

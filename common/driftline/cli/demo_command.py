@@ -30,13 +30,15 @@ def demo(
     data_dir: Annotated[
         Path | None, typer.Option(help="Keep the data here instead of a temporary directory.")
     ] = None,
+    no_fault: Annotated[bool, typer.Option("--no-fault", help="Plant no faults to be found.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="End at once when done.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the summary here.")] = None,
 ) -> None:
     """Train online through log, aggregator and Redis; then audit every row.
 
     Needs nothing but this package. Shows recall@20 beside popularity and recency, rows per
-    second, and how long a pushed gradient takes until it can be read.
+    second, and how long a pushed gradient takes until it can be read. Once the drift monitor judges,
+    some rows are pushed astray, then a worker trains a cluster backwards: both are undone by themselves.
     """
     if sum((synthetic, git is not None, csv is not None)) > 1:
         raise InputError("choose one of --synthetic, --git and --csv")
@@ -47,6 +49,8 @@ def demo(
     from driftline.demo.pipeline import Demo, run_demo
 
     status = run_demo(
-        Demo(git, csv, events, dims, seed, shards, kafka, redis, data_dir, not no_wait, json_file)
+        Demo(
+            git, csv, events, dims, seed, shards, kafka, redis, data_dir, not no_wait, json_file, not no_fault
+        )
     )
     raise typer.Exit(status)

@@ -1,4 +1,4 @@
-"""`driftline drift`: try the drift monitor's settings on recorded data."""
+"""`driftline drift`: the drift monitor's verdicts and alarms; and its settings tried on recorded data."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
+from driftline.cli.drift_alarms import approve, reject, status, watch
 from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, settings_of
 from driftline.config import Settings, kafka_security
 from driftline.errors import ConfigError, InputError
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
     from driftline.drift import JudgeSettings, JudgeState, Verdict
     from driftline.graph import GraphSettings
 
-app = typer.Typer(help="Try the drift monitor's settings on recorded data.", no_args_is_help=True)
+app = typer.Typer(help="Verdicts and alarms of the drift monitor.", no_args_is_help=True)
 
 
 @app.callback()
 def drift() -> None:
-    """Try the drift monitor's settings on recorded data."""
+    """See what the drift monitors say, and answer; or try their settings on recorded data."""
+
+
+for _command in (status, watch, approve, reject):
+    app.command()(_command)
 
 
 @app.command()

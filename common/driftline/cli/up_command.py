@@ -25,7 +25,7 @@ def up(
     http_port: Annotated[int | None, typer.Option("--http-port", help="Metrics and health; 0: off.")] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Run Redis (unless one is given), an aggregator and a versioner until Ctrl-C.
+    """Run Redis (unless one is given), an aggregator, a versioner and a drift monitor until Ctrl-C.
 
     A service that dies is started again. One that cannot run as it is set up, or dies again
     and again right after its start, ends everything with the reason: status 2 or 4.

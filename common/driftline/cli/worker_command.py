@@ -42,6 +42,18 @@ def versioner(
     _become("versioner", log_url, redis_url, group, data_dir, config)
 
 
+@app.command()
+def drift_monitor(
+    log_url: LogUrl = None,
+    redis_url: RedisUrl = None,
+    group: Group = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Judge training: consumes the updates topics, tells verdicts and alarms, undoes bad updates."""
+    _become("drift_monitor", log_url, redis_url, group, data_dir, config)
+
+
 def _become(
     service: str,
     log_url: str | None,

@@ -54,13 +54,17 @@ class Operations:
         """Ask for an op on `target`, a table or the group. Raises FrameError `oversized`."""
         return await self.ask_op(Op(kind, target, 0, Origin(self._requester, 0, 0), body))
 
-    async def ask_op(self, op: Op) -> Requested:
-        """Ask for an op that may carry rows. Raises FrameError `oversized`."""
+    async def ask_op(self, op: Op, request: bytes | None = None) -> Requested:
+        """Ask for an op that may carry rows. Raises FrameError `oversized`.
+
+        `request`: an id of the request, 16 bytes, by which it is known when it is made again; it then
+        counts once, and whoever makes it again looks for its number first.
+        """
         signer = Signer(self._group, self._requester, self.keyring)
         topic = topics.ops(self._group)
         await self._log.create_topic(topic, 1)
         bounds, since = await asyncio.gather(self._log.bounds(topic, 0), refusals_end(self._log, self._group))
-        record = signer.sign(op, bounds.end)
+        record = signer.sign(op, bounds.end, request)
         return Requested(op_number(await self._log.append(topic, 0, [record])), since)
 
     async def wait(

@@ -84,21 +84,21 @@ async def restore(
     try:
         async with asyncio.timeout(timeout):
             await client.wait_for_op(shards, prepared, timeout)
-            epochs = await _until_ready(client, tables, prepared)
+            epochs = await until_ready(client, tables, prepared)
     except TimeoutError:
-        await _give_up(client, prepared)
+        await give_up(client, prepared)
         raise TimedOutError(
             f"version {version} was not loaded by every shard within {timeout} s; nothing was changed"
         ) from None
     except BaseException:
-        await _give_up(client, prepared)
+        await give_up(client, prepared)
         raise
     more = {"branch": branch, "scenario": scenario}
     body = {"version": version, "prepare": prepared.number, "from_epoch": epochs, "mode": mode}
     body |= {name: value for name, value in more.items() if value}
     asked = await operations.ask(RESTORE, group, body)
     await client.wait_for_op(shards, asked, timeout)
-    await _check_taken(client, tables, asked)
+    await check_taken(client, tables, asked)
     after = {name: epoch + 1 for name, epoch in epochs.items()}
     return Restored(version, mode, asked.number, after, manifest.attachments)
 
@@ -141,7 +141,7 @@ def _read_rows(client: AsyncClient, manifest: Manifest, table: str, ids: NDArray
     return TableReader(client.repository.cache, manifest, table).rows(ids)
 
 
-async def _until_ready(client: AsyncClient, tables: Mapping[str, int], prepared: Requested) -> dict[str, int]:
+async def until_ready(client: AsyncClient, tables: Mapping[str, int], prepared: Requested) -> dict[str, int]:
     """Return the epoch of each table once every shard of it has its copy.
 
     Raises VersionUnloadableError as soon as a shard says that it cannot load the version.
@@ -164,7 +164,8 @@ async def _until_ready(client: AsyncClient, tables: Mapping[str, int], prepared:
         await asyncio.sleep(_POLL)
 
 
-async def _check_taken(client: AsyncClient, tables: Mapping[str, int], asked: Requested) -> None:
+async def check_taken(client: AsyncClient, tables: Mapping[str, int], asked: Requested) -> None:
+    """Return if all shards stand where op `asked` put them, or a later one. Raises RestoreOvertakenError."""
     for name, count in tables.items():
         for shard, (said,) in enumerate(await fields_of(client, name, count, (VERSION,))):
             swapped = SwappedIn.of(said) if said is not None else None
@@ -175,7 +176,8 @@ async def _check_taken(client: AsyncClient, tables: Mapping[str, int], asked: Re
                 )
 
 
-async def _give_up(client: AsyncClient, prepared: Requested) -> None:
+async def give_up(client: AsyncClient, prepared: Requested) -> None:
+    """Have the shards drop what they have loaded for a restore."""
     await client.operations.ask(PREPARE, client.group, {"version": "", "prepare": prepared.number})
 
 

@@ -20,6 +20,7 @@ from driftline.config.values import (
     HomePath,
     InstanceName,
     Keys,
+    Limits,
     LogLevel,
     LogUrl,
     Port,
@@ -142,7 +143,8 @@ class Settings(BaseSettings):
     version_gates: Gates = Field(
         default="",
         description="What judges a version before it is stored, separated by white space: "
-        "`figure:NAME:lower|higher:TOLERANCE[%]`, `call:module.function`, `http://…` or `https://…`.",
+        "`drift` (the monitor's verdict), `figure:NAME:lower|higher:TOLERANCE[%]`, "
+        "`call:module.function`, `http://…` or `https://…`.",
     )
     version_gate_timeout_s: Seconds = Field(
         default=60.0,
@@ -172,6 +174,51 @@ class Settings(BaseSettings):
     )
     versioner_http_port: Port = Field(
         default=8322, description="Port on which the versioner answers /metrics, /livez and /readyz; 0: off."
+    )
+    drift_monitor: bool = Field(
+        default=True,
+        description="Whether `driftline up` runs a drift monitor beside the aggregator; versions and "
+        "backups then wait for its verdict.",
+    )
+    drift_http_port: Port = Field(
+        default=8323, description="Port on which the monitor answers /metrics, /livez and /readyz; 0: off."
+    )
+    drift_mode: Literal["observe", "approve", "auto"] = Field(
+        default="observe",
+        description="What becomes of an alarm: it is told (`observe`), carried out once a person says so "
+        "(`approve`), or carried out at once (`auto`).",
+    )
+    drift_metric: Literal["cosine", "l2", "inner_product"] = Field(
+        default="cosine", description="By what the monitor's graph calls rows near."
+    )
+    drift_neighbours: int = Field(default=10, ge=1, le=100, description="Neighbours per row in that graph.")
+    drift_rows: int = Field(
+        default=2_000_000,
+        ge=1_000,
+        description="Rows that a monitor watches at most, over its tables: of more, a part chosen by the "
+        "ids' hash.",
+    )
+    drift_false_actions_per_day: float = Field(
+        default=1 / 7,
+        gt=0,
+        description="False actions a day that are tolerated, of nodes and of ticks together.",
+    )
+    drift_few_nodes: int = Field(
+        default=20, ge=0, description="Up to so many deviating nodes go back alone; more take the group back."
+    )
+    drift_thresholds: Limits = Field(
+        default="",
+        description="Fixed thresholds of nodes, in the place of the calibrated rule: `MEASURE=LIMIT`, "
+        "separated by white space.",
+    )
+    drift_least_ticks: int = Field(
+        default=100, ge=20, description="Ticks of calibration before ticks are judged as a whole."
+    )
+    drift_settle_ticks: int = Field(
+        default=60, ge=0, description="Ticks without an alarm that must follow before a tick is learned from."
+    )
+    drift_cool_ticks: int = Field(
+        default=30, ge=0, description="Ticks after a rollback in which only hard limits raise an alarm."
     )
     group: GroupName = Field(
         default="default", description="The tables that version together; names the ops topic."

@@ -34,8 +34,9 @@ _UNITS = {
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 _SCENARIO = re.compile(r"[A-Z0-9]{1,8}")
 _GATE = re.compile(
-    r"figure:[^:\s]+:(lower|higher):\d+(\.\d+)?%?|call:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|https?://\S+"
+    r"drift|figure:[^:\s]+:(lower|higher):\d+(\.\d+)?%?|call:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|https?://\S+"
 )
+_LIMIT = re.compile(r"[a-z_]+=-?\d+(\.\d+)?")
 _SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)")
 
 
@@ -110,9 +111,16 @@ def _gates(value: str) -> str:
     wrong = [each for each in value.split() if not _GATE.fullmatch(each)]
     if wrong:
         raise ValueError(
-            f"{wrong[0]!r}: expected figure:NAME:lower:TOLERANCE, figure:NAME:higher:TOLERANCE "
+            f"{wrong[0]!r}: expected drift, figure:NAME:lower:TOLERANCE, figure:NAME:higher:TOLERANCE "
             "(or TOLERANCE%), call:module.function, http://… or https://…"
         )
+    return value
+
+
+def _limits(value: str) -> str:
+    wrong = [each for each in value.split() if not _LIMIT.fullmatch(each)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r}: expected MEASURE=LIMIT, as in jaccard=0.3")
     return value
 
 
@@ -151,6 +159,7 @@ StoreUrl = Annotated[str, AfterValidator(_store_url)]
 TimeOfDay = Annotated[str, AfterValidator(_time_of_day)]
 Scenario = Annotated[str, AfterValidator(_scenario)]
 Gates = Annotated[str, AfterValidator(_gates)]
+Limits = Annotated[str, AfterValidator(_limits)]
 GroupName = Annotated[str, AfterValidator(_group)]
 InstanceName = Annotated[str, AfterValidator(_instance)]
 Keys = Annotated[SecretStr, AfterValidator(_keys)]

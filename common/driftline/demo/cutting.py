@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import driftline
 from driftline.demo.run import Progress
+from driftline.errors import VersionRejectedError
 from driftline.versions import Repository, labels_of, read_all, weigh
 from driftline.versions.drawing import Node
 from driftline.versions.wording import log_lines
@@ -37,18 +38,26 @@ class Cutter:
     steps: int
     source: str
     settle: Callable[[], None]
+    tick_steps: int = 0  # a tick of the drift monitor every so many steps; 0: none besides
     progress: Progress | None = None
     versions: list[driftline.Snapshot] = field(default_factory=list)
     backups: int = 0
+    rejected: int = 0
+    ticks: int = 0  # barriers cut for the drift monitor alone
+    last: int = 0  # op of the last barrier
 
     def after_push(self, step: int) -> None:
         """Cut what is due behind `step`."""
         before, now = step * EIGHTHS // self.steps, (step + 1) * EIGHTHS // self.steps
         if now in (before, EIGHTHS):
+            if self.tick_steps and (step + 1) % self.tick_steps == 0:
+                self.settle()
+                self.last = self.client.snapshot(kind="backup").op
+                self.ticks += 1
             return
         self.settle()  # else the cut would count as slowness of the rows
         if now % 2:
-            self.client.snapshot(kind="backup")
+            self.last = self.client.snapshot(kind="backup").op
             self.backups += 1
         else:
             self.cut_version()
@@ -61,15 +70,21 @@ class Cutter:
         self.versions.append(
             self.client.snapshot(kind="version", metadata={"source": self.source}, figures=figures)
         )
+        self.last = self.versions[-1].op
 
     def committed(self, repository: Repository) -> list[CutVersion]:
         """Return the versions made, oldest first, once the versioner has committed them all.
 
-        Raises VersionRejectedError, TimedOutError.
+        One that the drift monitor kept from being stored is counted in `rejected`. Raises TimedOutError.
         """
         made = []
         for snapshot in self.versions:
-            manifest = repository.manifest(self.client.version_of(snapshot).version)
+            try:
+                version = self.client.version_of(snapshot).version
+            except VersionRejectedError:  # by the drift monitor: it was cut amid a fault
+                self.rejected += 1
+                continue
+            manifest = repository.manifest(version)
             base = repository.manifest(manifest.base) if manifest.base else None
             weight = weigh(manifest, base)
             made.append(CutVersion(manifest.version, weight.rows, weight.changed, weight.bytes))

@@ -12,9 +12,9 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +29,12 @@ from driftline.connecting import versions_of
 from driftline.demo import sources
 from driftline.demo.cutting import Cutter, log_of
 from driftline.demo.events import Events
+from driftline.demo.faults import Faults
 from driftline.demo.progress import ProgressView
 from driftline.demo.run import Health, Hooks, Progress, run
 from driftline.demo.summary import Audit, render, summarise
 from driftline.demo.tables import Settings, TableSettings
+from driftline.demo.watching import DriftWatch
 from driftline.errors import DriftlineError
 from driftline.frames.headers import Keyring
 from driftline.log import open_log
@@ -40,6 +42,20 @@ from driftline.rows.servers import Servers
 from driftline.stack.local import Endpoints, LocalStack
 from driftline.versions import find_group
 
+TICK_STEPS = 6
+"""Steps of a tick: some 75 in a run of the default length, of which the first 30 calibrate."""
+_TABLES = 2
+_SETTLE = 30.0  # seconds for the monitor to come to an end with what it sees
+_DRIFT = {
+    "drift_mode": "auto",
+    "drift_metric": "l2",
+    "drift_thresholds": "offset_distance=3.2",
+    "drift_few_nodes": 8,
+    "drift_least_ticks": 20,
+    "drift_settle_ticks": 2,
+    "drift_cool_ticks": 4,
+}
+"""So short a calibration promises little: rows are held to a fixed threshold, see docs/how-to/alarm.md."""
 _RECENT = 2_000  # pushes that the freshness shown while running covers
 
 
@@ -58,6 +74,7 @@ class Demo:
     data_dir: Path | None
     wait: bool
     json_file: Path | None
+    fault: bool = True
 
 
 class PipelineTable:
@@ -67,6 +84,7 @@ class PipelineTable:
         self._table = table
         self._pushed: float | None = None
         self.freshness_ms: list[float] = []  # push called -> everything readable
+        self.on_push: Callable[[NDArray[np.uint64], NDArray[np.float32]], None] = lambda ids, grads: None
 
     def get(self, ids: NDArray[np.uint64]) -> driftline.Rows:
         """Return rows that include every push of this trainer; note how long that took."""
@@ -85,6 +103,7 @@ class PipelineTable:
         assert isinstance(read, dict), "the token comes from `get`"
         self._pushed = time.perf_counter()
         self._table.push(ids, grads, step=step, read=read)
+        self.on_push(ids, grads)
 
     def flush(self) -> None:
         """Return once everything pushed is acknowledged."""
@@ -112,16 +131,44 @@ def run_demo(demo: Demo) -> int:
             users.settle()
             items.settle()
 
-        cutter = Cutter(client, -(-len(events) // settings.batch), source, settle)
-        with ProgressView(console) as view:
+        steps = -(-len(events) // settings.batch)
+        cutter = Cutter(client, steps, source, settle, TICK_STEPS)
+
+        def show(line: str) -> None:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+        items_name = demo_spec("items", settings.items(), endpoints, demo.shards).name
+        with ProgressView(console) as view, DriftWatch(endpoints, show) as drift:
+            faults = Faults(
+                endpoints,
+                items_name,
+                demo.dims,
+                steps,
+                demo.seed,
+                lambda: drift.judges(_TABLES),
+                show,
+                deployment.data_dir,
+            )
+            items.on_push = faults.pushed
 
             def on_progress(progress: Progress) -> None:
                 cutter.progress = progress
                 view.update(progress)
 
-            hooks = Hooks(after_push=cutter.after_push, health=lambda: _health(users, items))
-            end = run(events, users, items, settings, on_progress, hooks=hooks)
-        cutter.cut_version()
+            def after_push(step: int) -> None:
+                cutter.after_push(step)
+                if demo.fault:
+                    faults.after_push(step)
+
+            def health() -> Health:
+                return replace(_health(users, items), drift=drift.line)
+
+            end = run(events, users, items, settings, on_progress, hooks=Hooks(after_push, health))
+            faults.close()
+            settle()
+            drift.settle(cutter.last, _TABLES, _SETTLE)  # so that nothing is under way when the last is cut
+            cutter.cut_version()
+            drift.settle(cutter.last, _TABLES, _SETTLE)
         console.print(f"barrier {cutter.versions[-1].op} passed by every shard; auditing …", highlight=False)
         audit = asyncio.run(audit_demo(endpoints, demo.shards, versions_of(deployment)))
         repository = find_group(None, deployment.group, deployment.data_dir)
@@ -133,6 +180,8 @@ def run_demo(demo: Demo) -> int:
             audit=audit,
             versions=tuple(cutter.committed(repository)),
             backups=cutter.backups,
+            drift=drift,
+            faults=tuple(faults.planted),
         )
         out.print(render(summary))
         out.print("\n$ driftline log", highlight=False)
@@ -169,6 +218,7 @@ def _stack(demo: Demo, console: Console) -> Iterator[tuple[Deployment, Endpoints
                 "data_dir": directory.absolute(),
                 "group": group,
                 "http_port": 0,
+                **_DRIFT,
             },
             cwd=directory if directory.is_dir() else Path.cwd(),
             environ=environment,

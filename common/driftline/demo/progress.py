@@ -27,7 +27,7 @@ def line(progress: Progress) -> str:
         f"recall@20 {figure(rolling.model, 3)} (popular {figure(rolling.popularity, 3)}, "
         f"latest {figure(rolling.recency, 3)})  "
         f"freshness {figure(health.freshness_p50_ms, 0)}/{figure(health.freshness_p99_ms, 0)} ms  "
-        f"lag {figure(health.lag, 0)}"
+        f"lag {figure(health.lag, 0)}" + (f"  drift {health.drift}" if health.drift else "")
     )
 
 
@@ -48,6 +48,8 @@ def panel(progress: Progress) -> Table:
         f"p50 {figure(health.freshness_p50_ms, 0)} ms, p99 {figure(health.freshness_p99_ms, 0)} ms",
     )
     block.add_row("lag", f"{figure(health.lag, 0)} records")
+    if health.drift:
+        block.add_row("drift", health.drift)
     return block
 
 

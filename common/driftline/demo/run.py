@@ -27,6 +27,7 @@ class Health:
     freshness_p50_ms: float | None = None  # gradient pushed -> row readable
     freshness_p99_ms: float | None = None
     lag: int | None = None  # log records not yet applied
+    drift: str = ""  # what the monitor says
 
 
 @dataclass(frozen=True, slots=True)

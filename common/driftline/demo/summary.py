@@ -6,7 +6,8 @@ is null, never zero.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 import orjson
 from rich.table import Table
@@ -14,6 +15,7 @@ from rich.table import Table
 from driftline.demo.cutting import CutVersion
 from driftline.demo.run import Progress
 from driftline.demo.tables import Settings
+from driftline.demo.watching import DriftWatch, RolledBack
 from driftline.versions.wording import size
 
 
@@ -61,6 +63,9 @@ class Summary:
     audit: Audit | None = None
     versions: tuple[CutVersion, ...] = ()  # oldest first; each of both tables
     backups: int = 0  # cut for the versioner's memory
+    verdicts: Mapping[str, int] = field(default_factory=dict)  # of ticks, by standing
+    rollbacks: tuple[RolledBack, ...] = ()  # alarms dealt with, oldest first
+    faults: tuple[str, ...] = ()  # planted
 
     def to_json(self) -> str:
         """Return one JSON object; what was not measured is null."""
@@ -80,6 +85,8 @@ def summarise(
     audit: Audit | None = None,
     versions: tuple[CutVersion, ...] = (),
     backups: int = 0,
+    drift: DriftWatch | None = None,
+    faults: tuple[str, ...] = (),
 ) -> Summary:
     """Return the summary of a run that ended at `end`; `source` says where the events came from.
 
@@ -104,6 +111,9 @@ def summarise(
         audit=audit,
         versions=versions,
         backups=backups,
+        verdicts=drift.verdicts if drift is not None else {},
+        rollbacks=drift.rollbacks if drift is not None else (),
+        faults=faults,
     )
 
 
@@ -142,6 +152,14 @@ def render(summary: Summary) -> Table:
         added = sum(each.bytes for each in summary.versions)
         table.add_row("versions", f"{len(summary.versions)}, and {summary.backups} backups in memory")
         table.add_row("  stored", f"{stored:,} rows, {size(added)}")
+    if summary.verdicts:
+        table.add_section()
+        table.add_row("drift", ", ".join(f"{count} {name}" for name, count in summary.verdicts.items()))
+        for each in summary.rollbacks:
+            what = f"{each.outcome} {each.version}".strip()
+            table.add_row(f"  alarm {each.alarm}", f"{each.rule} in {each.table}, {each.rows} rows: {what}")
+        if not summary.rollbacks:
+            table.add_row("  rollbacks", "none")
     if summary.audit is not None:
         table.add_section()
         colour = "green" if summary.audit.ok else "red"

@@ -9,6 +9,7 @@ from driftline.drift.detectable import Detectable, least_effects
 from driftline.drift.judge import JudgeState, accepted, judge, rolled_back
 from driftline.drift.observation import Observation, observe
 from driftline.drift.replay import Change, Collector, Judged, Watch, replay
+from driftline.drift.saved import dump_state, load_state
 from driftline.drift.settings import GuardSettings, JudgeSettings, Mode
 from driftline.drift.thresholds import Thresholds
 from driftline.drift.verdict import Action, Evidence, Rule, Standing, Verdict
@@ -35,8 +36,10 @@ __all__ = [
     "Watch",
     "accepted",
     "compare",
+    "dump_state",
     "judge",
     "least_effects",
+    "load_state",
     "observe",
     "replay",
     "rolled_back",

@@ -120,7 +120,8 @@ def _judged(state: JudgeState, seen: Observation, settings: JudgeSettings) -> tu
     detector = _detect(state, seen, statistics, len(scores.nodes))
     found = deviating(scores, known, settings)
     if settings.thresholds.limits:
-        nodes, node_rule = seen.ids[settings.thresholds.over(seen.measures)], Rule.THRESHOLDS
+        over = settings.thresholds.over(seen.measures) & (seen.updates >= settings.threshold_after)
+        nodes, node_rule = seen.ids[over], Rule.THRESHOLDS
         bad = np.isin(seen.ids[scores.nodes], nodes)
     else:
         nodes, node_rule = seen.ids[scores.nodes[found.nodes]], Rule.CONFORMAL

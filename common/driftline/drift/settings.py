@@ -50,6 +50,7 @@ class JudgeSettings:
     least_loss: float = 0.3  # ... or kept this much less of its neighbourhood than others that moved as far
     warning_every_days: float = 1.0  # mean time between warnings in healthy training
     thresholds: Thresholds = field(default_factory=Thresholds)
+    threshold_after: int = 0  # updates before a row is held to the thresholds: a newborn row moves fast
     guard: GuardSettings = field(default_factory=GuardSettings)
     mode: Mode = Mode.OBSERVE
 

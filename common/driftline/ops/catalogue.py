@@ -89,7 +89,7 @@ class Catalogue:
         """Return once everything that is in the ops log now has been seen."""
         bounds = await self._log.bounds(topics.ops(self._group), 0)
         while self._next < bounds.end:
-            await self._read(_WAIT)
+            await self._read(_WAIT, bounds.end)
 
     def offset_of(self, request: bytes) -> int | None:
         """Return where a request stands in the ops log that counts; None if it is not among the last."""
@@ -116,11 +116,13 @@ class Catalogue:
             _logger.warning("ops log of group %s: %s", self._group, error)
             await asyncio.sleep(_WAIT)
 
-    async def _read(self, wait: float) -> None:
+    async def _read(self, wait: float, end: int | None = None) -> None:
+        """Read on; nothing if meanwhile somebody else has read up to `end`, or it would wait for more."""
         async with self._reading:
-            for record in await self._reader.read(wait=wait):
-                self._enter(record)
-            self._next = max(self._next, self._reader.position)  # the log may have gaps
+            if end is None or self._next < end:
+                for record in await self._reader.read(wait=wait):
+                    self._enter(record)
+                self._next = max(self._next, self._reader.position)  # the log may have gaps
         await self._announce()
 
     async def _announce(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.frames.states import TOMBSTONE
 from driftline.shard.dictionary import NOT_FOUND, Dictionary
 
 CLEAN, DIRTY, IN_FLIGHT = np.uint8(0), np.uint8(1), np.uint8(2)
@@ -134,10 +135,16 @@ class RowCache:
         self.alive_count += len(slots)
 
     def touch(self, slots: NDArray[np.int32], lsn: NDArray[np.uint64], flags: np.uint8) -> None:
-        """Note that distinct `slots` were changed at `lsn` by the kind of event in `flags`."""
+        """Note that distinct `slots` were changed at `lsn` by the kind of event in `flags`.
+
+        What is published as one state keeps the kinds of all its changes: a row that was put and then
+        moved by a gradient did not come so far by the gradient. A deletion is the end of what was before.
+        """
         self.lsn[slots] = lsn
-        self.flags[slots] = flags
-        fresh = slots[self._status[slots] != DIRTY]
+        again = self._status[slots] == DIRTY
+        before = self.flags[slots] & ~TOMBSTONE if flags != TOMBSTONE else np.uint8(0)
+        self.flags[slots] = np.where(again, before | flags, flags)
+        fresh = slots[~again]
         if len(fresh):
             self._status[fresh] = DIRTY
             self._dirty.append(fresh)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from driftline.frames.events import Op
 from driftline.log.base import Record
+from driftline.shard.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Plan:
     rejected: list[Rejected] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     consumed: int = 0  # records, including the op's
+    tally: Tally = field(default_factory=Tally)  # of the gradients among the changes
     op: PendingOp | None = None
     missing: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     """Distinct ids whose rows must be fetched before `apply`."""

@@ -181,6 +181,8 @@ class Screen:
         frames.clear()
         if not good:
             return
+        for _, event in good:
+            plan.tally.add(event.origin.producer, event.grads)
         sizes = [len(event.ids) for _, event in good]
         gen = self._position.gen
         run = Gradients(

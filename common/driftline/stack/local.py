@@ -1,4 +1,4 @@
-"""Starts Redis, the aggregator and the versioner for a local run, keeps them up, and ends them.
+"""Starts Redis and the services for a local run, keeps them up, and ends them.
 
 Invariant: nothing it started outlives it, however it ends; a child that dies is
 started again on the same data, port and settings, so clients just see a pause. What
@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 _POLL = 0.2
 _SLOWEST = 5.0
 _STOP_TIMEOUT = 30.0
-_OF_VERSIONS = (
+_PASSED_ON = (
     "store_url",
     "version_cache_dir",
     "version_cache_bytes",
@@ -46,6 +46,16 @@ _OF_VERSIONS = (
     "backups_kept",
     "backups_hourly",
     "backups_bytes",
+    "drift_mode",
+    "drift_metric",
+    "drift_neighbours",
+    "drift_rows",
+    "drift_false_actions_per_day",
+    "drift_few_nodes",
+    "drift_thresholds",
+    "drift_least_ticks",
+    "drift_settle_ticks",
+    "drift_cool_ticks",
 )
 
 
@@ -61,7 +71,7 @@ class Endpoints:
 
 
 class LocalStack:
-    """Redis (unless one is set), one aggregator and one versioner, as children of this process."""
+    """Redis (unless one is set) and one of each service, as children of this process."""
 
     def __init__(self, settings: Settings, now: clock.Clock = clock.monotonic) -> None:
         self._settings, self._clock = settings, now
@@ -104,6 +114,9 @@ class LocalStack:
         if settings.versioner:
             port = settings.versioner_http_port if settings.http_port else 0
             self._services.append(self._service("versioner", {"DRIFTLINE_HTTP_PORT": str(port)}))
+        if settings.drift_monitor:
+            port = settings.drift_http_port if settings.http_port else 0
+            self._services.append(self._service("drift_monitor", {"DRIFTLINE_HTTP_PORT": str(port)}))
         self._keeper.start()
         return self
 
@@ -147,7 +160,7 @@ class LocalStack:
             command = Command([sys.executable, "-m", f"driftline_services.{name}"], environment)
             return spawn(name, command, self._settings.data_dir / name)
 
-        return Service(f"the {name}", self._log(name), start, self._clock)
+        return Service(f"the {name.replace('_', ' ')}", self._log(name), start, self._clock)
 
     def _environment(self) -> dict[str, str]:
         settings = self._settings
@@ -162,15 +175,22 @@ class LocalStack:
             "DRIFTLINE_FLUSH_BYTES": str(settings.flush_bytes),
             "DRIFTLINE_PUBLISH_WINDOW": str(settings.publish_window),
             "DRIFTLINE_LOG_LEVEL": settings.log_level,
-            "DRIFTLINE_VERSION_GATES": settings.version_gates,
+            "DRIFTLINE_VERSION_GATES": self._gates(),
             **self._version_settings(),
             **kafka_environment(kafka_security(settings)),
             # one thread of arithmetic: rows are too few per call for more to pay
             "OPENBLAS_NUM_THREADS": "1",
         }
 
+    def _gates(self) -> str:
+        """Return the gates, the monitor's among them where it runs."""
+        gates = self._settings.version_gates.split()
+        return " ".join(
+            [*gates, *(["drift"] if self._settings.drift_monitor and "drift" not in gates else [])]
+        )
+
     def _version_settings(self) -> dict[str, str]:
-        chosen = {name: shown(name, getattr(self._settings, name)) for name in _OF_VERSIONS}
+        chosen = {name: shown(name, getattr(self._settings, name)) for name in _PASSED_ON}
         return {
             f"DRIFTLINE_{name.upper()}": str(value) for name, value in chosen.items() if value is not None
         }

@@ -5,7 +5,7 @@
 reads it. How it fits together: docs/explanation/versions.md.
 """
 
-from driftline.versions.checking import Finding, fsck
+from driftline.versions.checking import Finding, check_version, fsck
 from driftline.versions.collecting import Plan, collect, plan_collection, removable, retire
 from driftline.versions.committing import Draft, commit, find_commit
 from driftline.versions.compacting import Compacted, compact, plan_compaction
@@ -86,6 +86,7 @@ __all__ = [
     "blame",
     "branches",
     "check_exact",
+    "check_version",
     "collect",
     "commit",
     "compact",

@@ -6,13 +6,14 @@ means that every byte of every version is what was written, and every chain is w
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from driftline.errors import DamagedObjectError, ObjectMissingError, StoreFormatError
+from driftline.errors import DamagedObjectError, ObjectMissingError, StoreFormatError, UnknownVersionError
 from driftline.versions.cache import ObjectCache
 from driftline.versions.documents import read_plain
 from driftline.versions.fragments import FOLDER as FRAGMENTS
@@ -52,6 +53,15 @@ def fsck(repository: Repository, progress: Progress = lambda _: None) -> list[Fi
     return list(_Check(repository, progress).run())
 
 
+def check_version(repository: Repository, manifest: Manifest) -> list[Finding]:
+    """Return what is wrong with one version, nothing if it can be restored. Reads each of its bytes.
+
+    Raises ObjectStoreUnavailableError only.
+    """
+    repository.forget()
+    return list(_Check(repository, lambda _: None).alone(manifest))
+
+
 class _Check:
     def __init__(self, repository: Repository, progress: Progress) -> None:
         self._repository, self._progress = repository, progress
@@ -81,7 +91,7 @@ class _Check:
                 yield _of(error)
         for version, manifest in self._manifests.items():
             self._progress(version)
-            yield from self._version(manifest)
+            yield from self.version(manifest)
         yield from self._labels()
         yield from self._graphs()
         for info in store.list(FRAGMENTS):
@@ -111,7 +121,13 @@ class _Check:
         except (DamagedObjectError, ObjectMissingError) as error:
             yield _of(error)
 
-    def _version(self, manifest: Manifest) -> Iterator[Finding]:
+    def alone(self, manifest: Manifest) -> Iterator[Finding]:
+        if manifest.base:  # what its log continues is read off it, if it is still there
+            with contextlib.suppress(UnknownVersionError, DamagedObjectError):
+                self._manifests[manifest.base] = self._repository.manifest(manifest.base)
+        yield from self.version(manifest)
+
+    def version(self, manifest: Manifest) -> Iterator[Finding]:
         maps = {key: each for table in manifest.tables.values() for key, each in table.maps.items()}
         for attachment in {**manifest.attachments, **maps}.values():
             if attachment.key not in self._done:

@@ -172,6 +172,7 @@ class ShardRunner(Guarded):
             gen = self._shard.position.gen
             letters = [dead_letter(self._table, self._index, item, gen) for item in plan.rejected]
             await self._guard(append(self._log, topics.dead_letters(self._table), self._index, letters))
+        self._updates.tally.merge(plan.tally)
         self.progress.stats.add(plan)
 
     async def _pass(self, pending: PendingOp) -> None:
@@ -256,8 +257,7 @@ class ShardRunner(Guarded):
             delta = self._shard.take_delta()
             self._flying = True
             log_time = self._shard.position.time
-        published = min(self._updates.published, delta.next)
-        begun = time.perf_counter()
+        published, begun = min(self._updates.published, delta.next), time.perf_counter()
         layout, swap, self._swap = RowLayout.of(self._shard.spec), self._swap, None
         if swap is None:
             await self._store.commit(layout, delta, published)

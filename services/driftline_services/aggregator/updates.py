@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from driftline import topics
-from driftline.frames.events import OPS, RESTORE, Op
+from driftline.frames.events import BARRIER, OPS, RESTORE, Op
 from driftline.frames.headers import cloud_event
 from driftline.frames.markers import PART_BYTES, split_marker
 from driftline.frames.states import Marker, States, write_marker, write_states
+from driftline.ids import lsn
 from driftline.log import Log, Outgoing
 from driftline.shard.machine import Shard
+from driftline.shard.tally import Tally
 from driftline_services.aggregator.appending import append
 
 FRAME_BYTES = 256 * 1024
@@ -48,6 +50,7 @@ class Updates:
         self._part_bytes = part_bytes
         self._held = 0  # bytes of states committed, not acknowledged
         self.published = published
+        self.tally = Tally()  # of the gradients that are applied and not yet told of
 
     def offer(self, states: States, next_offset: int) -> None:
         """Publish `states` after those offered before; returns at once."""
@@ -73,7 +76,12 @@ class Updates:
         await self._append([states])
 
     async def mark(self, marker: Marker) -> None:
-        """Publish an op's marker, in parts where it is large, and return when all are acknowledged."""
+        """Publish an op's marker, in parts where it is large, and return when all are acknowledged.
+
+        A barrier's tells what each producer has sent since the last one, as far as this owner knows.
+        """
+        if marker.kind == BARRIER:
+            marker = replace(marker, body={**marker.body, "gradients": self.tally.told()})
         records = []
         for part in split_marker(marker, self._part_bytes):
             about = "op" if marker.kind in OPS else marker.kind
@@ -81,6 +89,8 @@ class Updates:
             headers = cloud_event(marker.kind, f"table/{self._table}", event_id)
             records.append(Outgoing(write_marker(part), None, headers))
         await append(self._log, self._topic, self._shard, records)
+        if marker.kind == BARRIER:
+            self.tally = Tally(lsn(int(str(marker.position["gen"])), int(str(marker.position["next"]))))
 
     async def jump(self, offset: int) -> None:
         """Note that everything below `offset` is acknowledged."""

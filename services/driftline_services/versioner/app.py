@@ -28,14 +28,15 @@ from driftline.shard.spec import TableSpec
 from driftline.versions import Repository, open_group
 from driftline.versions.gating import Unanswered
 from driftline_services.chassis import ChassisApp, make_app, patiently
+from driftline_services.chassis.announcing import Announcer
 from driftline_services.chassis.http import Health, serving
+from driftline_services.chassis.offload import Threads
 from driftline_services.chassis.service import beside, chassis_settings
-from driftline_services.versioner.announcing import Announcer
 from driftline_services.versioner.backups import Backups
 from driftline_services.versioner.core import Versioner
+from driftline_services.versioner.drift_gate import DriftGate
 from driftline_services.versioner.gates import Gates, parse_gates
 from driftline_services.versioner.node_rollback import NodeRollbacks
-from driftline_services.versioner.offload import Threads
 from driftline_services.versioner.status import Status
 from driftline_services.versioner.triggers import Requester, Rules, Stand, seconds_of
 from driftline_services.versioner.works import Works
@@ -65,11 +66,6 @@ async def versioner_app(
     settings: Settings, opening: OpenRepository = open_repository
 ) -> AsyncIterator[ChassisApp]:
     """Open everything a versioner needs and yield its app. Raises ConfigError, StoreFormatError."""
-    gates = Gates(
-        parse_gates(settings.version_gates, redact_url),
-        Unanswered(settings.version_gate_unanswered),
-        settings.version_gate_timeout_s,
-    )
     keyring = Keyring.parse(signing_key(settings))
     security = kafka_security(settings)
     threads = Threads()
@@ -80,6 +76,10 @@ async def versioner_app(
     await patiently("connecting to the log", log.start)
     async with log:
         control = ControlTopic(log, settings.group, keyring)
+        drift = DriftGate(control)
+        evaluators = parse_gates(settings.version_gates, redact_url, drift)
+        unanswered = Unanswered(settings.version_gate_unanswered)
+        gates = Gates(evaluators, unanswered, settings.version_gate_timeout_s)
         ops = topics.ops(settings.group)
         await patiently(f"creating topic {ops}", functools.partial(log.create_topic, ops, 1))
         await patiently("creating the control topic", control.create)
@@ -128,6 +128,8 @@ async def versioner_app(
             "barriers": requester.run(),
             "node roll-backs": rollbacks.run(),
         }
+        if drift in evaluators:
+            work["drift"] = drift.run(versioner)
         try:
             async with (
                 beside(app, work),

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from driftline.control import BackupsHeld, BackupTaken
 from driftline.errors import DriftlineError
 from driftline.versions import PartManifest
-from driftline_services.versioner.announcing import Announcer
+from driftline_services.chassis.announcing import Announcer
+from driftline_services.chassis.offload import Offload
 from driftline_services.versioner.backups import Backup, Backups
-from driftline_services.versioner.offload import Offload
 from driftline_services.versioner.places import shards_of
 from driftline_services.versioner.shards import Cut, ShardState
 from driftline_services.versioner.works import Shard
@@ -55,6 +55,15 @@ class BackupTaker:
             backup = self._backups.find(cut.op)
             if backup is not None and backup.parts.keys() >= mine:
                 await self._taken(backup, mine)
+
+    async def give_up(self, doubted: Callable[[Iterable[int]], list[int]], shards: Iterable[Shard]) -> None:
+        """Forget the backups that are called into doubt, and tell what is held then."""
+        async with self.lock:
+            gone = doubted([each.op for each in self._backups])
+            if not gone:
+                return
+            self._backups.give_up(gone)
+            await self.state(shards)
 
     async def state(self, shards: Iterable[Shard]) -> None:
         """Tell which backups are held, and of which shards."""

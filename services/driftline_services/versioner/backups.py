@@ -8,7 +8,7 @@ builds on, moves into that one.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -99,6 +99,12 @@ class Backups:
         while self._held and self.nbytes > self._limit:
             dropped.append(self._drop(next(iter(self))))
         return dropped
+
+    def give_up(self, ops: Iterable[int]) -> None:
+        """Drop backups by name."""
+        for op in ops:
+            if (backup := self._held.get(op)) is not None:
+                self._drop(backup)
 
     def keep_shards(self, shards: frozenset[Shard]) -> None:
         """Drop the parts of shards that are others' now."""

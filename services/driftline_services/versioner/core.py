@@ -19,17 +19,17 @@ from driftline.log import Log, Record
 from driftline.ops.catalogue import Catalogue
 from driftline.versions import Manifest
 from driftline_services.chassis import Batch, Flow, TopicPartition
-from driftline_services.versioner.announcing import Announcer
+from driftline_services.chassis.announcing import Announcer
+from driftline_services.chassis.offload import Offload
+from driftline_services.chassis.tasks import Tasks
 from driftline_services.versioner.backing_up import BackupTaker
 from driftline_services.versioner.backups import Backups
 from driftline_services.versioner.cutting import Arrival, GroupCut, Settler
 from driftline_services.versioner.following import Following
 from driftline_services.versioner.gates import Gates
-from driftline_services.versioner.offload import Offload
 from driftline_services.versioner.places import committed_event, shard_of_tp
 from driftline_services.versioner.restoring import put_back
 from driftline_services.versioner.shards import BACKUP, CHECKOUT, ROLLBACK, Cut, Line, ShardState
-from driftline_services.versioner.tasks import Tasks
 from driftline_services.versioner.works import Decision, Shard, Works, line_of
 
 _logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Versioner:
         self._settler = Settler(works, offload, gates, self._broken)
         self._flow: Flow | None = None
         self._tasks = Tasks(self._crash)
-        self._taker = BackupTaker(backups, offload, announcer, instance)
+        self.taker = BackupTaker(backups, offload, announcer, instance)
         self._kept: dict[TopicPartition, ShardState] = {}  # of the last assignment
         self._mended: set[Shard] = set()  # followed anew since the last version
         self.cuts: dict[int, GroupCut] = {}
@@ -112,7 +112,7 @@ class Versioner:
             await self._start(tp)
         if newest is not None and self.following.leads_in(self.following.tables(newest.op)):
             await self._announcer.tell(committed_event(newest))
-        await self._taker.state(self.following.homes)
+        await self.taker.state(self.following.homes)
 
     async def _look(self) -> Manifest | None:
         await self._catalogue.catch_up()
@@ -185,7 +185,7 @@ class Versioner:
 
     async def _meet(self, tp: TopicPartition, state: ShardState, cut: Cut) -> None:
         if cut.kind == BACKUP:
-            await self._taker.take(state, cut, self.following.mine(cut.op))
+            await self.taker.take(state, cut, self.following.mine(cut.op))
             self._go_on(tp, state)
             return
         if cut.kind in (ROLLBACK, CHECKOUT):
@@ -277,7 +277,7 @@ class Versioner:
     @property
     def backing_up(self) -> asyncio.Lock:
         """While it is held, no backup is dropped or merged."""
-        return self._taker.lock
+        return self.taker.lock
 
     # -- helpers
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from driftline.errors import DeltaError, DriftlineError, VersionRaceError
 from driftline.versions import Manifest, PartManifest
 from driftline.versions.gating import Candidate, finite_figures
+from driftline_services.chassis.offload import Offload
+from driftline_services.chassis.tasks import BACK_OFF
 from driftline_services.versioner.gates import Gates
-from driftline_services.versioner.offload import Offload
 from driftline_services.versioner.shards import VERSION, Cut, ShardState
 from driftline_services.versioner.works import Decision, Ruling, Shard, TableAt, Works
 
 _logger = logging.getLogger(__name__)
-BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0)
 _POLL = 0.25  # between looks at what other instances have sealed
 _AT_ONCE = 2  # seals at a time: each takes some four times a segment of 32 MiB
 

@@ -126,9 +126,13 @@ class HttpGate:
         return Judgement(self.name, Status.NOT_EVALUATED, reason)
 
 
-def parse_gates(text: str, redact: Callable[[str], str]) -> tuple[Evaluator, ...]:
-    """Return the evaluators that the setting `version_gates` names. Raises ConfigError."""
-    return tuple(_parse(each, redact) for each in text.split())
+def parse_gates(text: str, redact: Callable[[str], str], *named: Evaluator) -> tuple[Evaluator, ...]:
+    """Return the evaluators that the setting `version_gates` names. Raises ConfigError.
+
+    `named`: those that are called by their names alone.
+    """
+    known = {each.name: each for each in named}
+    return tuple(known.get(each) or _parse(each, redact) for each in text.split())
 
 
 def _parse(text: str, redact: Callable[[str], str]) -> Evaluator:

@@ -21,6 +21,7 @@ from driftline_services.versioner.shards import BACKUP, VERSION
 _logger = logging.getLogger(__name__)
 DAY = 86_400.0
 _LOOK = 1.0
+_LOOKS = 5  # looks in the time between two backups, or they would come late by half of it
 _PATIENCE = 60.0  # until a barrier that was asked for and has not come is asked for again
 
 
@@ -117,7 +118,7 @@ class Requester:
                 await self.look()
             except DriftlineError as error:
                 _logger.warning("a barrier that is due could not be asked for: %s", error)
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(min(_LOOK, (self._rules.backup_every or DAY) / _LOOKS))
 
     async def look(self) -> None:
         """Ask for what is due now."""

@@ -29,7 +29,7 @@ class Threads:
     """Runs blocking work in a few threads."""
 
     def __init__(self, threads: int = THREADS) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="versioner")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="offload")
         self._working: set[asyncio.Future[object]] = set()
 
     async def run(self, work: Callable[[], T]) -> T:

@@ -18,7 +18,7 @@ _BACK_OFF = 0.5
 
 
 class Announcer:
-    """The control topic as a versioner writes it."""
+    """The control topic as one instance of a service writes it."""
 
     def __init__(self, topic: ControlTopic) -> None:
         self._topic = topic

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from driftline.errors import DriftlineError, StateError
-from driftline_services.versioner.cutting import BACK_OFF
 
 T = TypeVar("T")
+BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between attempts."""
 _logger = logging.getLogger(__name__)
 
 
@@ -26,11 +27,12 @@ class Tasks:
         self._tasks: set[asyncio.Task[None]] = set()
         self.waiting = ""  # what is tried again, and why
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Begin a task."""
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Begin a task and return it."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     async def stop(self) -> None:
         """Cancel all tasks and return when they have ended."""
