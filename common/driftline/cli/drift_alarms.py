@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from driftline import clock, topics
-from driftline.cli.options import AsJson, ConfigFile, DataDir, Group, LogUrl, settings_of
+from driftline.cli.options import AsJson, on_log
 from driftline.cli.version_options import print_json
 from driftline.config import Settings, kafka_security, signing_key
 from driftline.errors import FrameError, InputError
@@ -30,17 +30,14 @@ Why = Annotated[str, typer.Option("--why", help="Your reason, for the record.")]
 Who = Annotated[str | None, typer.Option("--who", help="Who says so; default: user@host.")]
 
 
+@on_log
 def status(
+    settings: Settings,
     as_json: AsJson = False,
-    log_url: LogUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Show the last verdict on each table, and the alarm that is open with all that was done about it."""
     from driftline.control.wording import in_words
 
-    settings = settings_of(log_url=log_url, group=group, data_dir=data_dir, config=config)
     ledger = asyncio.run(_with_log(settings, lambda log: _ledger(log, settings.group)))
     verdicts = _latest(ledger)
     case = ledger.open
@@ -69,31 +66,26 @@ def status(
         typer.echo("no alarm is open")
 
 
+@on_log
 def watch(
+    settings: Settings,
     every: Annotated[bool, typer.Option("--all", help="Verdicts that all is well, too.")] = False,
     seconds: Annotated[float | None, typer.Option("--for", help="End after so many seconds.")] = None,
-    log_url: LogUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Follow what is told of drift from now on, until Ctrl-C."""
-    settings = settings_of(log_url=log_url, group=group, data_dir=data_dir, config=config)
     asyncio.run(_with_log(settings, lambda log: _follow(log, settings.group, seconds, every=every)))
 
 
+@on_log
 def approve(
+    settings: Settings,
     alarm: Annotated[int, typer.Argument(help="Its number.")],
     why: Why = "",
     who: Who = None,
-    log_url: LogUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Have what an alarm calls for done: rows, or the whole group, go back."""
     _answer(
-        settings_of(log_url=log_url, group=group, data_dir=data_dir, config=config),
+        settings,
         alarm,
         "approve",
         who,
@@ -101,19 +93,15 @@ def approve(
     )
 
 
+@on_log
 def reject(
+    settings: Settings,
     alarm: Annotated[int, typer.Argument(help="Its number.")],
     why: Why = "",
     who: Who = None,
-    log_url: LogUrl = None,
-    group: Group = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
 ) -> None:
     """Say that an alarm is none: nothing goes back, and training is judged on."""
-    _answer(
-        settings_of(log_url=log_url, group=group, data_dir=data_dir, config=config), alarm, "reject", who, why
-    )
+    _answer(settings, alarm, "reject", who, why)
 
 
 def _answer(settings: Settings, alarm: int, answer: str, who: str | None, why: str) -> None:
