@@ -13,7 +13,7 @@ from driftline import Client, Init, Policy, TableSpec, topics
 from driftline.errors import ConfigError, TimedOutError
 from driftline.frames.events import BARRIER, Gradient, Op, Origin, write_event
 from driftline.frames.states import Marker
-from driftline.ids import producer_id
+from driftline.ids import producer_id, shard_of
 from driftline.log import Outgoing
 from tests import oracle
 from tests.integration.deployment import LOCAL, Deployment, Ids, bits, pushed
@@ -65,7 +65,12 @@ def test_a_barrier_s_marker_carries_the_position_that_the_log_gives_there(
         for cut in (first, second):
             marker = next(each for each in markers if each.kind == BARRIER and each.op == cut.op)
             assert named(marker) == judged(deployment, spec, shard, cut.op)
-        body = next(each.body for each in markers if each.op == first.op)
+        body = dict(next(each.body for each in markers if each.op == first.op))
+        sent = body.pop("gradients")
+        assert isinstance(sent, dict)
+        ((rows, squares, _),) = sent["producers"].values()
+        assert rows == np.count_nonzero(shard_of(IDS, spec.shards) == shard)
+        assert squares == rows * spec.dim
         assert body == {"kind": "backup", "metadata": {"epoch": 3}}
 
 
