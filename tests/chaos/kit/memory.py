@@ -24,7 +24,7 @@ from tests.chaos.kit.report import Report
 from tests.chaos.kit.stack import LOCAL, stack
 
 MIB = 1 << 20
-_CACHE, _FLUSH, _SHARDS, _DIM, _IDS, _ROWS = 16 * MIB, 2 * MIB, 4, 64, 512, 200_000
+_CACHE, _FLUSH, _PUBLISH, _SHARDS, _DIM, _IDS, _ROWS = 16 * MIB, 2 * MIB, 4 * MIB, 4, 64, 512, 200_000
 _PATIENCE = 180.0
 _OWN = 48 * MIB  # interpreter, libraries, fragments of the heap: a margin, not a measurement
 
@@ -42,16 +42,21 @@ def budget() -> int:
     """Return the bytes that settings allow on top of a worker at rest.
 
     The cache, each shard's rows on their way to Redis three times (changed, as values, as one
-    command), and what is queued: per shard no more than its lane holds and one fetch.
+    command), its states that are committed and not yet published, and what is queued: per shard no
+    more than its lane holds and one fetch.
     """
     chassis = ChassisSettings()
     queued = min(chassis.buffer_bytes, _SHARDS * chassis.lane_bytes) + _SHARDS * chassis.fetch_bytes
-    return _CACHE + 3 * _SHARDS * _FLUSH + queued + _OWN
+    return _CACHE + _SHARDS * (3 * _FLUSH + _PUBLISH) + queued + _OWN
 
 
 def run(plan: Memory, directory: Path, report: Report) -> None:
     """Run one seed; what is wrong ends up in `report`."""
-    more = {"DRIFTLINE_CACHE_BYTES": str(_CACHE), "DRIFTLINE_FLUSH_BYTES": str(_FLUSH)}
+    more = {
+        "DRIFTLINE_CACHE_BYTES": str(_CACHE),
+        "DRIFTLINE_FLUSH_BYTES": str(_FLUSH),
+        "DRIFTLINE_PUBLISH_WINDOW": str(_PUBLISH),
+    }
     with ExitStack() as parts:
         built = parts.enter_context(stack(plan.kind, directory, workers=1, more=more))
         client = parts.enter_context(built.deployment.client())
