@@ -41,13 +41,13 @@ class Memory:
 def budget() -> int:
     """Return the bytes that settings allow on top of a worker at rest.
 
-    The cache, each shard's rows on their way to Redis three times (changed, as values, as one
-    command), its states that are committed and not yet published, and what is queued: per shard no
-    more than its lane holds and one fetch.
+    The cache; each shard's rows on their way to Redis three times (changed, as values, as one
+    command) and on their way from it twice (as replies, as rows); its states that are committed and
+    not yet published; and what is queued: per shard no more than its lane holds and one fetch.
     """
     chassis = ChassisSettings()
     queued = min(chassis.buffer_bytes, _SHARDS * chassis.lane_bytes) + _SHARDS * chassis.fetch_bytes
-    return _CACHE + _SHARDS * (3 * _FLUSH + _PUBLISH) + queued + _OWN
+    return _CACHE + _SHARDS * (5 * _FLUSH + _PUBLISH) + queued + _OWN
 
 
 def run(plan: Memory, directory: Path, report: Report) -> None:
@@ -76,6 +76,7 @@ def run(plan: Memory, directory: Path, report: Report) -> None:
                 report.tell(f"{(watch.now - at_rest) / MIB:+.1f} MiB")
         finally:
             os.kill(built.redis.pid, signal.SIGCONT)
+        report.counts["largest growth while it stands still, MiB"] = (watch.largest - at_rest) // MIB
         producer.end()
         client.flush()
         report.measure("seconds until all was applied", judge.wait_until_applied(_PATIENCE))
