@@ -118,7 +118,7 @@ def run_demo(demo: Demo) -> int:
     settings = Settings(dims=demo.dims, seed=demo.seed)
     with (
         _stack(demo, console) as (deployment, endpoints, log_file),
-        _client(endpoints) as client,
+        _client(endpoints, deployment.data_dir) as client,
     ):
         users = PipelineTable(
             client.create_table(demo_spec("users", settings.users(), endpoints, demo.shards))
@@ -233,7 +233,7 @@ def _stack(demo: Demo, console: Console) -> Iterator[tuple[Deployment, Endpoints
                 raise
 
 
-def _client(endpoints: Endpoints) -> driftline.Client:
+def _client(endpoints: Endpoints, data_dir: Path) -> driftline.Client:
     return driftline.Client(
         driftline.Options(
             endpoints.log_url,
@@ -241,6 +241,7 @@ def _client(endpoints: Endpoints) -> driftline.Client:
             endpoints.group,
             endpoints.key,
             security=endpoints.security,
+            data_dir=data_dir,
         )
     )
 
